@@ -1,0 +1,270 @@
+//! `create`: from what was typed to a plan, and from the plan to a daemon that serves it.
+
+use super::{Failure, daemon as daemon_command, output};
+use crate::control::protocol::Info;
+use crate::daemon::plan::{SWAP_PRIORITY, TransportWish};
+use crate::daemon::rundir;
+use crate::daemon::{self, Plan, Report, RunDir, Surroundings, Wishes, sys};
+use anyhow::{Context as _, bail};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use trueno_zram_cli::human::{format_size, parse_size};
+
+/// What was typed.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Size of the device: 8G, 512M, bytes, or a part of this machine's memory: ram/2
+    #[arg(long)]
+    size: String,
+    /// How pages are compressed
+    #[arg(long, default_value = "lz4")]
+    algorithm: String,
+    /// I/O threads [default: by the number of CPUs]
+    #[arg(long)]
+    queues: Option<u16>,
+    /// Requests under way per queue (ublk only)
+    #[arg(long)]
+    depth: Option<u16>,
+    /// The most memory that compressed data may take; writes beyond it fail
+    #[arg(long, value_name = "SIZE")]
+    mem_limit: Option<String>,
+    /// Number of the device [default: the lowest that is free]
+    #[arg(long, value_name = "N")]
+    dev_id: Option<u32>,
+    /// Bytes of a logical block: 512 or 4096
+    #[arg(long, value_name = "BYTES", default_value_t = 4096)]
+    block_size: u32,
+    /// How the kernel reaches the device [default: ublk where there is one, else loop]
+    #[arg(long, value_enum)]
+    transport: Option<Transport>,
+    /// Serve in this process, until it is told to end
+    #[arg(long)]
+    foreground: bool,
+    /// Lock all memory and use the device as swap, with this priority
+    #[arg(long, value_name = "PRIORITY", num_args = 0..=1, default_missing_value = PRIORITY)]
+    swap: Option<u16>,
+    /// Memory to keep ready ahead of need [default with --swap: 32M]
+    #[arg(long, value_name = "SIZE", conflicts_with = "populate")]
+    reserve: Option<String>,
+    /// Take all memory that the device can ever need at once
+    #[arg(long)]
+    populate: bool,
+    /// With --swap: also on the loop transport
+    #[arg(long, requires = "swap")]
+    force: bool,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// `SWAP_PRIORITY`, as if typed.
+const PRIORITY: &str = "100";
+const _: () = assert!(SWAP_PRIORITY == 100);
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Transport {
+    /// The kernel's ublk driver
+    Ublk,
+    /// A FUSE file below a loop device
+    Loop,
+}
+
+pub fn run(args: Args) -> Result<(), Failure> {
+    let plan = plan(&args)?;
+    if !sys::is_root() {
+        return Err(anyhow::anyhow!("making a block device needs root: run it with sudo").into());
+    }
+    if args.foreground {
+        daemon_command::start_log();
+        let mut foreground = Foreground { json: args.json };
+        daemon::run(&plan, &RunDir::from_environment(), &mut foreground)?;
+    } else {
+        let info = start_daemon(&plan)?;
+        announce(&info, args.json)?;
+    }
+    Ok(())
+}
+
+/// What was typed, turned into what is meant. Touches nothing.
+fn plan(args: &Args) -> Result<Plan, Failure> {
+    let option = |name: &str, text: &Option<String>| {
+        let parsed = text.as_deref().map(parse_size).transpose();
+        parsed.map_err(|error| Failure::Usage(format!("{name}: {error}")))
+    };
+    let wishes = Wishes {
+        size: device_size(&args.size)?,
+        algorithm: args.algorithm.clone(),
+        queues: args.queues,
+        depth: args.depth,
+        mem_limit: option("--mem-limit", &args.mem_limit)?,
+        id: args.dev_id,
+        block_size: args.block_size,
+        transport: match args.transport {
+            None => TransportWish::Auto,
+            Some(Transport::Ublk) => TransportWish::Ublk,
+            Some(Transport::Loop) => TransportWish::Loop,
+        },
+        swap: args.swap,
+        reserve: option("--reserve", &args.reserve)?,
+        populate: args.populate,
+        force: args.force,
+    };
+    Plan::new(wishes).map_err(|error| Failure::Usage(error.to_string()))
+}
+
+/// Bytes that `--size` means: a size, or `ram` or `ram/N` in whole pages.
+fn device_size(text: &str) -> Result<u64, Failure> {
+    let usage = |sentence: String| Failure::Usage(format!("--size: {sentence}"));
+    let Some(part) = text.strip_prefix("ram") else {
+        return parse_size(text).map_err(|error| usage(error.to_string()));
+    };
+    let divisor = match part.strip_prefix('/') {
+        None if part.is_empty() => Some(1),
+        None => None,
+        Some(number) => number.parse::<u64>().ok().filter(|n| *n > 0),
+    };
+    let Some(divisor) = divisor else {
+        return Err(usage(format!(
+            "{text:?} is no part of the memory: give ram, ram/2, ram/4, …"
+        )));
+    };
+    let total = memory_total().context("cannot find out how much memory there is")?;
+    Ok(total / divisor / 4096 * 4096)
+}
+
+/// Bytes of memory of this machine.
+fn memory_total() -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    let kib = text.lines().find_map(|line| {
+        line.strip_prefix("MemTotal:")?
+            .strip_suffix("kB")?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
+    Ok(kib.context("no MemTotal in /proc/meminfo")? << 10)
+}
+
+/// Starts this program again as a daemon and waits until its device is there.
+fn start_daemon(plan: &Plan) -> anyhow::Result<Info> {
+    let mut child = Command::new("/proc/self/exe")
+        .arg0("trueno-ublk")
+        .arg("daemon")
+        // As we understand it here: the daemon works elsewhere.
+        .env(rundir::VARIABLE, RunDir::from_environment().path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start the daemon")?;
+    let plan = serde_json::to_string(plan).context("cannot write JSON")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A daemon that does not listen says why below.
+        let _ = stdin.write_all(plan.as_bytes());
+    }
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .context("cannot hear the daemon")?;
+    }
+    match serde_json::from_str(&line) {
+        Ok(Report::Ready(info)) => Ok(*info),
+        Ok(Report::Failed(sentence)) => {
+            // It is ending: let it finish, so that nothing is left when we say no.
+            let _ = child.wait();
+            bail!(sentence)
+        }
+        Err(_) => {
+            let status = child.wait().context("cannot wait for the daemon")?;
+            bail!("the daemon ended without a word ({status})")
+        }
+    }
+}
+
+/// The daemon's code in this process.
+struct Foreground {
+    json: bool,
+}
+
+impl Surroundings for Foreground {
+    fn numbered(&mut self, _log: &Path) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn ready(&mut self, info: &Info) -> anyhow::Result<()> {
+        announce(info, self.json)
+    }
+}
+
+/// The device's name, its transport and why that one, and what to do next.
+fn announce(info: &Info, json: bool) -> anyhow::Result<()> {
+    if json {
+        output::print_json(info)
+    } else {
+        output::print(&announcement(info))
+    }
+}
+
+/// The first line is the name alone, for scripts.
+fn announcement(info: &Info) -> String {
+    let Info {
+        id,
+        transport,
+        transport_reason,
+        algorithm,
+        ..
+    } = info;
+    let name = info.name.display();
+    let size = format_size(info.disksize);
+    let mut text = format!(
+        "{name}\n\
+         device {id}: {size}, {algorithm}\n\
+         {transport}: {transport_reason}\n"
+    );
+    match info.swap {
+        Some(priority) => text.push_str(&format!(
+            "swap is on, with priority {priority}\n\
+             \n\
+             look:    trueno-ublk stat {id}\n\
+             remove:  swapoff {name} && trueno-ublk remove {id}\n"
+        )),
+        None => {
+            text.push_str(&format!(
+                "\n\
+                 files:   mkfs.ext4 {name} && mount -o discard {name} /mnt\n"
+            ));
+            if info.transport == "ublk" {
+                text.push_str(
+                    "swap:    remove it, and create it with --swap, which locks its memory\n",
+                );
+            }
+            text.push_str(&format!(
+                "look:    trueno-ublk stat {id}\n\
+                 remove:  umount {name}; trueno-ublk remove {id}\n"
+            ));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_memory_are_whole_pages() {
+        let whole = device_size("ram").ok().unwrap();
+        assert!(whole > 0 && whole.is_multiple_of(4096));
+        let third = device_size("ram/3").ok().unwrap();
+        assert!(third.is_multiple_of(4096) && whole / 3 - third < 4096);
+        assert_eq!(device_size("8G").ok(), Some(8 << 30));
+        for wrong in ["ram/0", "ram/x", "ramp", "ram/", "rom"] {
+            assert!(
+                matches!(device_size(wrong), Err(Failure::Usage(_))),
+                "{wrong}"
+            );
+        }
+    }
+}

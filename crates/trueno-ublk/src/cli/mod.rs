@@ -1,0 +1,96 @@
+//! The command line: one file a subcommand, each with its arguments and what it does.
+//!
+//! Exit status: 0 done, 1 failed, 2 wrong usage. Errors are one sentence on standard error.
+
+#![forbid(unsafe_code)]
+
+mod create;
+mod daemon;
+mod device;
+mod find;
+mod list;
+mod output;
+mod remove;
+mod reset;
+mod stat;
+
+use clap::{Parser, Subcommand};
+use std::fmt;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// Compressed RAM disks and swap devices in user space
+#[derive(Debug, Parser)]
+#[command(name = "trueno-ublk", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a device and serve it in the background
+    Create(create::Args),
+    /// Take a device away, with all its data
+    Remove(remove::Args),
+    /// Wipe all data of a device
+    Reset(reset::Args),
+    /// List the devices
+    List(list::Args),
+    /// Show how a device does
+    Stat(stat::Args),
+    /// Print the next free device id
+    Find(find::Args),
+    /// Serve the device that a plan on standard input describes
+    #[command(hide = true)]
+    Daemon,
+}
+
+/// Why a command did not do what it was asked for.
+enum Failure {
+    /// What was typed makes no sense.
+    Usage(String),
+    /// It could not be done.
+    Failed(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure::Failed(error.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Usage(sentence) => f.write_str(sentence),
+            Failure::Failed(error) => write!(f, "{error:#}"),
+        }
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Create(args) => create::run(args),
+        Command::Remove(args) => remove::run(&args),
+        Command::Reset(args) => reset::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Stat(args) => stat::run(&args),
+        Command::Find(args) => find::run(&args),
+        // It reports to its parent itself, or to its log.
+        Command::Daemon => return daemon::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // If not even this can be written, the status still says it.
+            let _ = writeln!(std::io::stderr(), "trueno-ublk: {failure}");
+            ExitCode::from(if matches!(failure, Failure::Usage(_)) {
+                2
+            } else {
+                1
+            })
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `stat`: everything a device says of itself.
+
+use super::{Failure, device, output};
+use crate::control::client;
+use crate::control::protocol::{Info, Op, Stat};
+use crate::daemon::RunDir;
+use crate::daemon::harden;
+use trueno_zram_cli::human::{format_ratio, format_size};
+use trueno_zram_cli::table::{Align, Table};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The device: its number or its path; may be left out if there is only one
+    device: Option<String>,
+    /// Print the nine numbers of the kernel's mm_stat
+    #[arg(long, group = "form")]
+    mm_stat: bool,
+    /// Print the four numbers of the kernel's io_stat
+    #[arg(long, group = "form")]
+    io_stat: bool,
+    /// Print a JSON object with everything
+    #[arg(long, group = "form")]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let run_dir = RunDir::from_environment();
+    let info = match &args.device {
+        Some(text) => device::find_alive(&run_dir, text)?,
+        None => the_only_one(&run_dir)?,
+    };
+    let stat: Stat = client::request_as(&run_dir.socket(info.id), &Op::Stat)?;
+    if args.json {
+        output::print_json(&stat)?;
+    } else if args.mm_stat {
+        output::print(&(stat.mm_stat.line() + "\n"))?;
+    } else if args.io_stat {
+        output::print(&(stat.io_stat.line() + "\n"))?;
+    } else {
+        output::print(&describe(&stat))?;
+    }
+    Ok(())
+}
+
+fn the_only_one(run_dir: &RunDir) -> Result<Info, Failure> {
+    let mut alive: Vec<Info> = device::all(run_dir)?
+        .into_iter()
+        .filter_map(|f| f.info)
+        .collect();
+    match (alive.pop(), alive.len()) {
+        (Some(info), 0) => Ok(info),
+        (None, _) => {
+            Err(anyhow::anyhow!("there are no devices: `trueno-ublk create` makes one").into())
+        }
+        (Some(_), others) => Err(Failure::Usage(format!(
+            "there are {} devices: name one of those that `trueno-ublk list` shows",
+            others + 1
+        ))),
+    }
+}
+
+/// The numbers for people, a line each.
+fn describe(stat: &Stat) -> String {
+    let Stat {
+        device,
+        mm_stat: mm,
+        io_stat: io,
+        store,
+        hardening,
+    } = stat;
+    let mut table = Table::new(&[("", Align::Left), ("", Align::Left)]);
+    let mut line = |name: &str, value: String| table.row(vec![name.to_string(), value]);
+    let limit = if mm.mem_limit == 0 {
+        "none".to_string()
+    } else {
+        format_size(mm.mem_limit)
+    };
+    line(
+        "device",
+        format!("{} (id {})", device.name.display(), device.id),
+    );
+    line(
+        "transport",
+        format!("{}: {}", device.transport, device.transport_reason),
+    );
+    line("disksize", format_size(device.disksize));
+    line("algorithm", device.algorithm.clone());
+    line(
+        "data",
+        format!(
+            "{} in {} pages",
+            format_size(mm.orig_data_size),
+            store.pages_stored
+        ),
+    );
+    line("compressed", format_size(mm.compr_data_size));
+    line(
+        "memory used",
+        format!(
+            "{} (most {}, limit {limit})",
+            format_size(mm.mem_used_total),
+            format_size(mm.mem_used_max)
+        ),
+    );
+    line("ratio", format_ratio(mm.orig_data_size, mm.mem_used_total));
+    line(
+        "same-filled pages",
+        format!("{} (zero {})", mm.same_pages, store.zero_pages),
+    );
+    line(
+        "huge pages",
+        format!("{} (ever {})", mm.huge_pages, mm.huge_pages_since),
+    );
+    line("pages read", store.pages_read.to_string());
+    line("pages written", store.pages_written.to_string());
+    line("pages discarded", io.notify_free.to_string());
+    line(
+        "failed reads",
+        format!(
+            "{} ({} objects damaged)",
+            io.failed_reads, store.damaged_objects
+        ),
+    );
+    line(
+        "failed writes",
+        format!(
+            "{} ({} for the limit, {} for want of memory)",
+            io.failed_writes, store.failed_limit, store.failed_memory
+        ),
+    );
+    line("invalid requests", io.invalid_io.to_string());
+    line("page table", format_size(store.table_bytes));
+    line("resident", format_size(hardening.resident_bytes));
+    describe_hardening(hardening, &mut line);
+    table.render(false)
+}
+
+fn describe_hardening(hardening: &harden::Report, line: &mut impl FnMut(&str, String)) {
+    if hardening.reserve_target > 0 {
+        line(
+            "reserve",
+            format!(
+                "{} of {} (lowest {})",
+                format_size(hardening.reserve_bytes),
+                format_size(hardening.reserve_target),
+                format_size(hardening.reserve_lowest)
+            ),
+        );
+    }
+    line("out-of-memory score", hardening.oom_score_adj.to_string());
+    if hardening.swap_mode {
+        line("locked", format_size(hardening.locked_bytes));
+    }
+    for thread in &hardening.threads {
+        let flusher = if thread.io_flusher {
+            ", IO_FLUSHER"
+        } else {
+            ""
+        };
+        line(
+            &format!("thread {}", thread.name),
+            format!("{} {}{flusher}", thread.scheduling, thread.priority),
+        );
+    }
+    for faults in &hardening.queue_thread_faults {
+        line(
+            &format!("faults {}", faults.name),
+            format!(
+                "{} minor, {} major since the start",
+                faults.minor.saturating_sub(faults.minor_at_start),
+                faults.major.saturating_sub(faults.major_at_start)
+            ),
+        );
+    }
+    line(
+        "heap uses on I/O threads",
+        hardening.heap_uses_on_io_threads.to_string(),
+    );
+}

@@ -1,0 +1,309 @@
+//! What goes over the control socket: a line of JSON for a request, a line for the answer.
+//!
+//! ```text
+//! → {"v":1,"op":"stat"}
+//! ← {"v":1,"ok":{…}}          or          {"v":1,"error":"one sentence"}
+//! ```
+//!
+//! | op | with | answers |
+//! |---|---|---|
+//! | `ping` | | `"pong"` |
+//! | `info` | | [`Info`] |
+//! | `stat` | | [`Stat`] |
+//! | `reset` | | `null`; all data is gone |
+//! | `remove` | `force` (false) | [`Removed`]; the daemon ends |
+//! | `mem_limit` | `bytes` (absent: none) | `null` |
+//!
+//! A connection may carry any number of requests, one after the other. Fields may be added within
+//! a version; who reads ignores those it does not know.
+
+use crate::daemon::harden;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fmt;
+use std::path::PathBuf;
+use trueno_zram_cli::sysfs::{IoStat, MmStat};
+
+/// The version that this code speaks.
+pub const VERSION: u64 = 1;
+
+/// Bytes of the longest line; a longer one is not read to its end.
+pub const LINE_MAX: usize = 64 << 10;
+
+/// What a client may ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Op {
+    /// Are you there?
+    Ping,
+    /// What are you?
+    Info,
+    /// How are you doing?
+    Stat,
+    /// Forget all data.
+    Reset,
+    /// Take the device away and end.
+    Remove {
+        /// Also while it is mounted.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Change the memory limit.
+    MemLimit {
+        /// The new one; none: no limit.
+        #[serde(default)]
+        bytes: Option<u64>,
+    },
+}
+
+/// What a device is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Info {
+    /// Our number of it.
+    pub id: u32,
+    /// The block device.
+    pub name: PathBuf,
+    /// `ublk` or `loop`.
+    pub transport: String,
+    /// Why that transport.
+    pub transport_reason: String,
+    /// Bytes of the device.
+    pub disksize: u64,
+    /// Bytes of a logical block.
+    pub block_size: u32,
+    /// How pages are compressed.
+    pub algorithm: String,
+    /// I/O threads.
+    pub streams: usize,
+    /// The swap priority, in swap mode.
+    pub swap: Option<u16>,
+    /// Where the store's memory comes from.
+    pub memory: String,
+    /// The daemon's process.
+    pub pid: u32,
+    /// The daemon's version.
+    pub version: String,
+}
+
+impl Info {
+    /// Whether the block device still serves our store. A loop device can be detached from outside
+    /// and given to another file; a ublk device cannot.
+    pub fn is_still_ours(&self) -> bool {
+        if self.transport != "loop" {
+            return true;
+        }
+        let Some(block) = self.name.file_name() else {
+            return false;
+        };
+        let file = PathBuf::from("/sys/block")
+            .join(block)
+            .join("loop/backing_file");
+        std::fs::read_to_string(file).is_ok_and(|shown| {
+            shown
+                .trim_end()
+                .ends_with(&format!("/{}/fuse/device", self.id))
+        })
+    }
+}
+
+/// How a device does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stat {
+    /// What it is.
+    pub device: Info,
+    /// Memory, in the kernel's terms.
+    pub mm_stat: MmStat,
+    /// Requests that went wrong or freed pages, in the kernel's terms.
+    pub io_stat: IoStat,
+    /// What the kernel has no terms for.
+    pub store: StoreStat,
+    /// What keeps it alive under memory pressure.
+    pub hardening: harden::Report,
+}
+
+/// The store's numbers that the kernel's zram has no names for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStat {
+    /// Pages that hold data, same-filled ones included.
+    pub pages_stored: u64,
+    /// Pages of zeros among them.
+    pub zero_pages: u64,
+    /// Pages written, ever.
+    pub pages_written: u64,
+    /// Pages read, ever.
+    pub pages_read: u64,
+    /// Pages that a codec made smaller, ever.
+    pub pages_compressed: u64,
+    /// Pages kept raw without trying, ever.
+    pub skipped_pages: u64,
+    /// Bytes written as objects, ever.
+    pub bytes_encoded: u64,
+    /// Bytes of page table in use.
+    pub table_bytes: u64,
+    /// Writes that failed for the memory limit.
+    pub failed_limit: u64,
+    /// Writes that failed since no memory was ready.
+    pub failed_memory: u64,
+    /// Objects found damaged.
+    pub damaged_objects: u64,
+}
+
+/// The answer to `remove`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// What its users have to expect, where it was in use.
+    pub warning: Option<String>,
+}
+
+/// Why a line is no request.
+#[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// Not JSON.
+    Json(String),
+    /// Another version, or none.
+    Version(Option<Value>),
+    /// JSON, but nothing we know.
+    Op(String),
+    /// Longer than [`LINE_MAX`].
+    TooLong,
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RequestError::Json(why) => write!(f, "the request is not JSON: {why}"),
+            RequestError::Version(Some(version)) => {
+                write!(
+                    f,
+                    "protocol version {version} is not known here: speak {VERSION}"
+                )
+            }
+            RequestError::Version(None) => {
+                write!(
+                    f,
+                    "the request has no protocol version: add \"v\":{VERSION}"
+                )
+            }
+            RequestError::Op(why) => write!(f, "the request is not understood: {why}"),
+            RequestError::TooLong => {
+                write!(f, "the request is longer than {LINE_MAX} bytes")
+            }
+        }
+    }
+}
+
+impl std::error::Error for RequestError {}
+
+/// The line that asks for `op`, with its line feed.
+pub fn request_line(op: &Op) -> serde_json::Result<String> {
+    let mut request = serde_json::to_value(op)?;
+    request["v"] = VERSION.into();
+    Ok(request.to_string() + "\n")
+}
+
+/// What a line asks for.
+pub fn parse_request(line: &[u8]) -> Result<Op, RequestError> {
+    let request: Value =
+        serde_json::from_slice(line).map_err(|error| RequestError::Json(error.to_string()))?;
+    match request.get("v") {
+        Some(version) if *version == VERSION => {}
+        other => return Err(RequestError::Version(other.cloned())),
+    }
+    serde_json::from_value(request).map_err(|error| RequestError::Op(error.to_string()))
+}
+
+/// The line that answers, with its line feed.
+pub fn answer_line(result: &Result<Value, String>) -> String {
+    let answer = match result {
+        Ok(value) => serde_json::json!({"v": VERSION, "ok": value}),
+        Err(sentence) => serde_json::json!({"v": VERSION, "error": sentence}),
+    };
+    answer.to_string() + "\n"
+}
+
+/// What a line answers; the outer error is a line that is no answer.
+pub fn parse_answer(line: &[u8]) -> Result<Result<Value, String>, String> {
+    let mut answer: Value = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    if answer.get("v").is_none_or(|version| *version != VERSION) {
+        return Err(format!("it does not speak protocol version {VERSION}"));
+    }
+    if let Some(sentence) = answer.get("error").and_then(Value::as_str) {
+        return Ok(Err(sentence.to_string()));
+    }
+    match answer.get_mut("ok") {
+        Some(value) => Ok(Ok(value.take())),
+        None => Err("it answered neither `ok` nor `error`".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_survive_the_wire() {
+        for op in [
+            Op::Ping,
+            Op::Info,
+            Op::Stat,
+            Op::Reset,
+            Op::Remove { force: true },
+            Op::MemLimit {
+                bytes: Some(1 << 30),
+            },
+            Op::MemLimit { bytes: None },
+        ] {
+            assert_eq!(parse_request(request_line(&op).unwrap().as_bytes()), Ok(op));
+        }
+        assert_eq!(
+            parse_request(br#"{"v":1,"op":"remove"}"#),
+            Ok(Op::Remove { force: false })
+        );
+        assert_eq!(
+            parse_request(br#"{"v":1,"op":"stat","later":7}"#),
+            Ok(Op::Stat)
+        );
+    }
+
+    #[test]
+    fn rubbish_is_told_apart() {
+        type Reason = fn(&RequestError) -> bool;
+        let cases: [(&[u8], Reason); 6] = [
+            (b"", |e| matches!(e, RequestError::Json(_))),
+            (b"\xff\xfe{", |e| matches!(e, RequestError::Json(_))),
+            (b"[]", |e| matches!(e, RequestError::Version(None))),
+            (br#"{"op":"stat"}"#, |e| {
+                matches!(e, RequestError::Version(None))
+            }),
+            (br#"{"v":2,"op":"stat"}"#, |e| {
+                matches!(e, RequestError::Version(Some(_)))
+            }),
+            (
+                br#"{"v":1,"op":"dance"}"#,
+                |e| matches!(e, RequestError::Op(why) if why.contains("dance")),
+            ),
+        ];
+        for (line, reason) in cases {
+            let error = parse_request(line).unwrap_err();
+            assert!(
+                reason(&error),
+                "{:?}: {error:?}",
+                String::from_utf8_lossy(line)
+            );
+        }
+    }
+
+    #[test]
+    fn answers_survive_the_wire() {
+        for result in [
+            Ok(Value::Null),
+            Ok(serde_json::json!({"a": 1})),
+            Err("no".to_string()),
+        ] {
+            assert_eq!(parse_answer(answer_line(&result).as_bytes()), Ok(result));
+        }
+        assert!(parse_answer(b"{\"v\":2,\"ok\":null}").is_err());
+        assert!(parse_answer(b"{\"v\":1}").is_err());
+    }
+}

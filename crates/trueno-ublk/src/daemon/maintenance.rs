@@ -1,0 +1,81 @@
+//! The thread that has memory ready before it is needed, and gives back what is free.
+#![forbid(unsafe_code)]
+
+use super::harden::{Duty, Guard};
+use super::heap;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use trueno_zram_store::Store;
+
+/// How long it sleeps when the store does not wake it; also how long it may take to end.
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// How long it leaves a system alone that has no memory to give.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Its stack, all of which is locked in swap mode. What it calls goes a few frames deep, but the
+/// guard touches 256 KiB.
+const STACK_BYTES: usize = 512 << 10;
+
+/// The running thread. Dropping it ends it.
+#[derive(Debug)]
+pub struct Maintenance {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Maintenance {
+    /// Starts the thread, hardened as an I/O thread is and before them in line: when the reserve is
+    /// empty, writes fail until it has run.
+    pub fn spawn(store: Arc<Store>, guard: Arc<Guard>) -> io::Result<Maintenance> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let (tell, told) = channel();
+        let store = Arc::downgrade(&store);
+        let thread = std::thread::Builder::new()
+            .name("maintenance".to_string())
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                let entered = guard.enter_thread(Duty::Maintenance);
+                let may_run = entered.is_ok();
+                // The other end waits for it below.
+                let _ = tell.send(entered);
+                if may_run {
+                    work(&store, &stopped);
+                }
+            })?;
+        told.recv().map_err(io::Error::other)??;
+        Ok(Maintenance {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+fn work(store: &Weak<Store>, stop: &AtomicBool) {
+    heap::forbid();
+    while !stop.load(Relaxed) {
+        let Some(store) = store.upgrade() else { break };
+        match store.maintain() {
+            Ok(true) => {}
+            Ok(false) => store.wait_for_maintenance(PERIOD),
+            // No memory at the moment. This thread has real-time priority: let others free some.
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+    }
+    heap::allow();
+}
+
+impl Drop for Maintenance {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has ended too.
+            let _ = thread.join();
+        }
+    }
+}

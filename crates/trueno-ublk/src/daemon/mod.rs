@@ -1,0 +1,424 @@
+//! The life of one device: from a [`Plan`] to the block device and back, leaving nothing behind.
+//!
+//! ```text
+//! number taken → transport chosen → measures on the process → memory → store → threads parked
+//!   → memory locked → block device → memory locked again → swap → ready
+//!   → signals and `remove`, until one of them finds the device unused → all of it backwards
+//! ```
+//!
+//! Threads: this one (signals, life), four of the control socket, one for maintenance, and the
+//! transport's. The last two kinds are on the way of pages and are hardened ([`harden`]).
+#![deny(unsafe_code)]
+
+pub mod choose;
+mod compaction;
+pub mod harden;
+#[allow(unsafe_code)] // It is a heap.
+pub mod heap;
+pub mod in_use;
+mod maintenance;
+pub mod memory;
+pub mod plan;
+pub mod rundir;
+mod serving;
+pub mod swap;
+#[allow(unsafe_code)] // Its only purpose.
+pub mod sys;
+
+use self::choose::{Chosen, choose};
+use self::harden::{Guard, StoreMapping};
+use self::in_use::{Claim, claim, explain};
+use self::maintenance::Maintenance;
+use self::memory::StoreMemory;
+use self::plan::PlanError;
+pub use self::plan::{Memory, Plan, Wishes};
+pub use self::rundir::RunDir;
+use self::rundir::Taken;
+use self::serving::{Removal, Serving};
+use crate::control::protocol::{Info, Removed};
+use crate::control::server::{Handler, Mailbox, Server};
+use crate::target::Target;
+use crate::transport::{Device, Kind, ThreadHooks};
+use crate::{loopdev, ublk};
+use anyhow::{Context as _, bail, ensure};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use trueno_zram_store::{Growth, Memory as StoreMapped, Store};
+
+/// Bytes of the largest request in swap mode, where every buffer is populated and locked.
+const MAX_IO_SWAP: u32 = 128 << 10;
+
+/// Signals that ask the daemon to end; and the one by which its own threads call the main thread.
+const END_SIGNALS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+const MAIL_SIGNAL: i32 = libc::SIGUSR1;
+
+/// How long the main thread waits for its last answer to be written.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
+
+/// The one line that a daemon writes to whoever started it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// The device is there.
+    Ready(Box<Info>),
+    /// There is no device; why.
+    Failed(String),
+}
+
+/// How a daemon stands to its surroundings.
+pub trait Surroundings {
+    /// The number is known: from now on the log may go to this file.
+    fn numbered(&mut self, log: &Path) -> anyhow::Result<()>;
+    /// The device is there and serves.
+    fn ready(&mut self, info: &Info) -> anyhow::Result<()>;
+}
+
+/// Makes the device that `plan` describes and serves it until it is removed. An error means that
+/// there is no device, and that nothing is left of it.
+///
+/// To be called in the main thread, while it is the only one.
+pub fn run(
+    plan: &Plan,
+    run_dir: &RunDir,
+    surroundings: &mut dyn Surroundings,
+) -> anyhow::Result<()> {
+    ensure!(
+        sys::is_root(),
+        "a block device needs root: run it with sudo"
+    );
+    heap::arm();
+    sys::private_umask();
+    let signals = block_signals()?;
+    let chosen = choose(plan.transport)?;
+    if chosen.kind == Kind::Loop {
+        loop_permits(plan, &chosen)?;
+    }
+    let run_dir = run_dir.create()?;
+    let number = take_number(plan, &run_dir, chosen.kind)?;
+    surroundings.numbered(&run_dir.log(number.id()))?;
+
+    let life = Life::start(plan, chosen, &run_dir, number)?;
+    if let Err(error) = surroundings.ready(&life.info) {
+        tracing::warn!("nobody was told that the device is ready: {error:#}");
+    }
+    tracing::info!("{} is ready", life.info.name.display());
+    life.serve(&signals)
+}
+
+fn block_signals() -> anyhow::Result<sys::SignalSet> {
+    let mut signals = END_SIGNALS.to_vec();
+    signals.push(MAIL_SIGNAL);
+    sys::SignalSet::block(&signals).context("cannot block signals")
+}
+
+/// What was asked for and the loop transport, found to be the only one, has not.
+fn loop_permits(plan: &Plan, chosen: &Chosen) -> anyhow::Result<()> {
+    let refused = |error: PlanError| anyhow::anyhow!("{error} ({})", chosen.reason);
+    if plan.swap.is_some() && !plan.force {
+        return Err(refused(PlanError::SwapOnLoop));
+    }
+    match plan.depth {
+        Some(depth) => Err(refused(PlanError::DepthOnLoop(depth))),
+        None => Ok(()),
+    }
+}
+
+/// Takes the number that the plan names, or the lowest free one.
+fn take_number(plan: &Plan, run_dir: &RunDir, kind: Kind) -> anyhow::Result<Taken> {
+    if let Some(id) = plan.id {
+        let ours = run_dir.state(id)? == rundir::State::Dead;
+        let taken = run_dir.take(id)?;
+        let number = taken.with_context(|| {
+            format!("device id {id} is in use: choose another, or `trueno-ublk remove {id}` first")
+        })?;
+        if kind == Kind::Ublk {
+            // A device without a server may be somebody else's, waiting for its next one.
+            if ours {
+                clear_dead_ublk(id)?;
+            }
+            ensure!(
+                !ublk_node(id).exists(),
+                "device id {id} is in use by another ublk server ({} exists): choose another",
+                ublk_node(id).display()
+            );
+        }
+        return Ok(number);
+    }
+    loop {
+        let id = free_id(run_dir, kind).context("cannot look for a free device id")?;
+        // Another one may have been quicker.
+        if let Some(number) = run_dir.take(id)? {
+            return Ok(number);
+        }
+    }
+}
+
+/// The lowest number that a new device of this kind can have.
+pub fn free_id(run_dir: &RunDir, kind: Kind) -> std::io::Result<u32> {
+    run_dir.lowest_free(|id| kind == Kind::Ublk && ublk_node(id).exists())
+}
+
+/// What is populated at the start must be there: with this process safe from the out-of-memory
+/// killer, everyone else would be killed for it.
+fn enough_memory(config: &trueno_zram_store::Config) -> anyhow::Result<()> {
+    let table = config.size / 512;
+    let needed = match config.growth {
+        Growth::OnDemand => return Ok(()),
+        Growth::Reserve(bytes) => bytes + table,
+        Growth::Populated => config.size + table,
+    };
+    let meminfo = std::fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    let available = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+        .context("/proc/meminfo does not say MemAvailable")?
+        * 1024;
+    ensure!(
+        needed <= available,
+        "{needed} bytes of memory are to be taken at once, and {available} are available: \
+         choose a smaller size or reserve, or leave --populate out"
+    );
+    Ok(())
+}
+
+fn ublk_node(id: u32) -> PathBuf {
+    PathBuf::from(format!("/dev/ublkc{id}"))
+}
+
+/// Whether ublk device `id` has a server process that is gone.
+fn ublk_server_is_dead(id: u32) -> bool {
+    let pid = ublk::ctrl::Control::open()
+        .and_then(|mut control| control.get_dev_info(id))
+        .map(|info| info.ublksrv_pid);
+    // -1: the driver knows already that it has none.
+    pid.is_ok_and(|pid| pid <= 0 || !Path::new(&format!("/proc/{pid}")).exists())
+}
+
+/// Deletes the ublk device that a dead process left under `id`, if there is one.
+pub fn clear_dead_ublk(id: u32) -> anyhow::Result<()> {
+    if !ublk_node(id).exists() || !ublk_server_is_dead(id) {
+        return Ok(());
+    }
+    let mut control = ublk::ctrl::Control::open()?;
+    // It may be stopped already.
+    let _ = control.stop_dev(id);
+    control
+        .del_dev(id)
+        .with_context(|| format!("cannot delete the dead ublk device {id}"))
+}
+
+/// A device that serves. Dropping it undoes everything, in the order of the fields.
+struct Life {
+    info: Info,
+    inbox: Arc<Mailbox<Removal>>,
+    device: Box<dyn Device>,
+    maintenance: Option<Maintenance>,
+    store: Arc<Store>,
+    memory: StoreMemory,
+    _compaction: Option<compaction::Forbidden>,
+    number: Taken,
+}
+
+impl Life {
+    /// The steps of the module's first drawing, from the measures on the process to swap.
+    fn start(plan: &Plan, chosen: Chosen, run_dir: &RunDir, number: Taken) -> anyhow::Result<Life> {
+        let id = number.id();
+        let swap = plan.swap.is_some();
+        if swap {
+            sys::keep_heap();
+        }
+        // FUSE allocates for each request: there is nothing to guard.
+        let guard = Guard::new(swap, chosen.kind == Kind::Ublk)?;
+        // Without it there are some short faults, which is no reason to refuse.
+        let forbidden = if swap { compaction::forbid() } else { Ok(None) };
+        let compaction = forbidden.unwrap_or_else(|error| {
+            tracing::warn!("the kernel may move locked memory: {error}");
+            None
+        });
+
+        let config = plan.store_config()?;
+        let bytes = config.memory_bytes()?;
+        let mut memory = StoreMemory::create(&run_dir.mounts(id).join("memory"))?;
+        let file = memory.take_file().context("the store's file is taken")?;
+        let mapping = StoreMapping::of(&file).context("cannot look at the store's file")?;
+        let mapped = StoreMapped::from_file(file, bytes)
+            .with_context(|| format!("cannot map {bytes} bytes for the store"))?;
+        enough_memory(&config)?;
+        let store = Arc::new(Store::create(config, mapped).context("cannot make the store")?);
+
+        let target = Arc::new(Target::new(store.clone(), plan.block_size));
+        let mut device = prepare(plan, chosen.kind, id, run_dir, target, guard.hooks())?;
+        let maintenance = Maintenance::spawn(store.clone(), guard.clone())
+            .context("cannot start the maintenance thread")?;
+        let socket = run_dir.socket(id);
+        let server = Server::bind(&socket)
+            .with_context(|| format!("cannot make the socket {}", socket.display()))?;
+
+        guard.lock_memory(&mapping)?;
+        device.start()?;
+        // The transport has mapped what it shares with the kernel only now.
+        guard.lock_memory(&mapping)?;
+        let name = device
+            .path()
+            .context("the transport names no block device")?
+            .to_path_buf();
+        let info = Info {
+            id,
+            name,
+            transport: chosen.kind.as_str().to_string(),
+            transport_reason: chosen.reason,
+            disksize: plan.size,
+            block_size: plan.block_size,
+            algorithm: plan.algorithm.clone(),
+            streams: device.threads().len(),
+            swap: plan.swap,
+            memory: memory.describe().to_string(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+        };
+        if let Some(priority) = plan.swap {
+            swap::enable(&info.name, plan.size, priority)?;
+        }
+        // The kernel may be swapping from here on: no step below may fail.
+        if let Err(error) = guard.mark_start(device.threads()) {
+            tracing::warn!("cannot read the threads' page faults: {error}");
+        }
+        let inbox = Arc::new(Mailbox::default());
+        let serving: Arc<dyn Handler> = Arc::new(Serving {
+            info: info.clone(),
+            store: Arc::downgrade(&store),
+            guard,
+            io_threads: device.threads().to_vec(),
+            buffer_bytes: device.buffer_bytes(),
+            inbox: inbox.clone(),
+        });
+        server.open(&serving);
+        Ok(Life {
+            info,
+            inbox,
+            device,
+            maintenance: Some(maintenance),
+            store,
+            memory,
+            _compaction: compaction,
+            number,
+        })
+    }
+
+    /// Waits for signals and removals until one ends the device.
+    fn serve(self, signals: &sys::SignalSet) -> anyhow::Result<()> {
+        loop {
+            let signal = signals.wait().context("cannot wait for signals")?;
+            if signal != MAIL_SIGNAL {
+                match self.permit_end(false) {
+                    Ok(_) => {
+                        tracing::info!("signal {signal}: removing {}", self.info.name.display());
+                        return self.end().map(drop);
+                    }
+                    // A signal must not take a file system from under its users.
+                    Err(error) => tracing::warn!("signal {signal} is not followed: {error:#}"),
+                }
+                continue;
+            }
+            for removal in self.inbox.take() {
+                match self.permit_end(removal.force) {
+                    // The kernel lets go of a device when its last user does, which may be never:
+                    // whoever forces is not made to wait for that.
+                    Ok(Some(warning)) => {
+                        removal.answer(Ok(Removed {
+                            warning: Some(warning),
+                        }));
+                        return self.end();
+                    }
+                    Ok(None) => {
+                        let result = self.end();
+                        let outcome = match &result {
+                            Ok(()) => Ok(Removed::default()),
+                            Err(error) => Err(anyhow::anyhow!("{error:#}")),
+                        };
+                        removal.answer(outcome);
+                        return result;
+                    }
+                    Err(error) => removal.refuse(&error),
+                }
+            }
+        }
+    }
+
+    /// Whether the device may end now: it is unused, or is to go all the same, with a warning.
+    fn permit_end(&self, force: bool) -> anyhow::Result<Option<String>> {
+        let name = &self.info.name;
+        if !self.info.is_still_ours() {
+            // Whatever it serves now, our end does not touch it.
+            return Ok(None);
+        }
+        match claim(name, false)? {
+            Claim::Free(_) => Ok(None),
+            Claim::InUse(usage) if force && !usage.swap => Ok(Some(format!(
+                "{}; it goes all the same: its users get I/O errors, and it is gone when they \
+                 let go",
+                explain(name, &usage)
+            ))),
+            Claim::InUse(usage) => bail!(explain(name, &usage)),
+        }
+    }
+
+    /// Takes everything away: device, threads, store, mounts, files.
+    fn end(mut self) -> anyhow::Result<()> {
+        let stopped = self.device.stop();
+        let Life {
+            device,
+            maintenance,
+            store,
+            mut memory,
+            number,
+            ..
+        } = self;
+        drop(device);
+        drop(maintenance);
+        drop(store);
+        let removed = memory.remove();
+        drop(number);
+        stopped.and(removed)
+    }
+}
+
+/// The transport's first half: everything that needs memory.
+fn prepare(
+    plan: &Plan,
+    kind: Kind,
+    id: u32,
+    run_dir: &RunDir,
+    target: Arc<Target>,
+    hooks: ThreadHooks,
+) -> anyhow::Result<Box<dyn Device>> {
+    match kind {
+        Kind::Ublk => {
+            let usual = ublk::Spec::default();
+            let swap = plan.swap.is_some();
+            let spec = ublk::Spec {
+                id: Some(id),
+                queues: plan.ublk_queues(),
+                depth: plan.ublk_depth(),
+                max_io_bytes: if swap {
+                    MAX_IO_SWAP
+                } else {
+                    usual.max_io_bytes
+                },
+                populate_buffers: swap,
+                ..usual
+            };
+            Ok(Box::new(ublk::UblkDevice::prepare(&spec, target, hooks)?))
+        }
+        Kind::Loop => {
+            let mut spec = loopdev::Spec::new(id, run_dir.path());
+            if let Some(threads) = plan.queues {
+                spec.threads = usize::from(threads);
+            }
+            Ok(Box::new(loopdev::LoopDevice::prepare(spec, target, hooks)?))
+        }
+    }
+}

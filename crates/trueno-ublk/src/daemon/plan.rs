@@ -1,0 +1,361 @@
+//! What a daemon is told: a device's configuration, complete and checked.
+//!
+//! The command line turns what was typed into a [`Plan`]; whoever holds one knows that its
+//! numbers are possible. Whether the machine allows it is found out by the daemon.
+#![forbid(unsafe_code)]
+
+use crate::ublk::DEPTH_MAX;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+use trueno_zram_core::{Algorithm, Codec, codec_for};
+use trueno_zram_store::{Config, CreateError, Growth};
+
+/// The priority of a swap device where none is given: above that of swap on a disk (−2), and as
+/// high as that of zram devices set up by the usual tools.
+pub const SWAP_PRIORITY: u16 = 100;
+/// The highest priority that the kernel takes.
+pub const SWAP_PRIORITY_MAX: u16 = 0x7fff;
+
+/// Memory kept ready by default in swap mode.
+const RESERVE: u64 = 32 << 20;
+/// The least reserve: below it the thread that fills it cannot keep up.
+const RESERVE_MIN: u64 = 8 << 20;
+
+/// More threads than any machine has use for.
+pub const QUEUES_MAX: u16 = 64;
+const QUEUES_DEFAULT_MAX: usize = 4;
+const QUEUES_SWAP_MAX: usize = 2;
+
+/// Which transport the user wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TransportWish {
+    /// The best that works.
+    #[default]
+    Auto,
+    /// ublk or nothing.
+    Ublk,
+    /// loop or nothing.
+    Loop,
+}
+
+/// How the store's memory grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Memory {
+    /// As it is needed.
+    OnDemand,
+    /// Ahead of need by so many bytes.
+    Reserve(u64),
+    /// All of it at the start.
+    Populated,
+}
+
+/// What is wanted of a device, before it is checked. Empty: the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// Bytes.
+    pub size: u64,
+    /// A name that [`Algorithm`] knows.
+    pub algorithm: String,
+    /// I/O threads.
+    pub queues: Option<u16>,
+    /// Requests in flight per queue.
+    pub depth: Option<u16>,
+    /// The most bytes that objects may take.
+    pub mem_limit: Option<u64>,
+    /// The device number.
+    pub id: Option<u32>,
+    /// Bytes of a logical block.
+    pub block_size: u32,
+    /// The transport.
+    pub transport: TransportWish,
+    /// Use it as swap, with this priority.
+    pub swap: Option<u16>,
+    /// Bytes to keep ready.
+    pub reserve: Option<u64>,
+    /// Take all memory at the start.
+    pub populate: bool,
+    /// Do it although it may be harmful.
+    pub force: bool,
+}
+
+/// A device's configuration, complete.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Bytes, a multiple of 4096.
+    pub size: u64,
+    /// The algorithm's name, as [`Algorithm`] prints it.
+    pub algorithm: String,
+    /// I/O threads; none given: as many as the transport finds right.
+    pub queues: Option<u16>,
+    /// Requests in flight per queue, which is a matter of ublk; none given: the default.
+    pub depth: Option<u16>,
+    /// The most bytes that objects may take.
+    pub mem_limit: Option<u64>,
+    /// The device number; none given: the lowest that is free.
+    pub id: Option<u32>,
+    /// Bytes of a logical block.
+    pub block_size: u32,
+    /// The transport.
+    pub transport: TransportWish,
+    /// The swap priority, in swap mode.
+    pub swap: Option<u16>,
+    /// How memory grows.
+    pub memory: Memory,
+    /// Whether swap on a transport that cannot promise it is wanted all the same.
+    pub force: bool,
+}
+
+/// Why wishes make no plan.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The algorithm is unknown, or cannot serve a device.
+    Algorithm(String),
+    /// The store does not take the size or limit.
+    Store(CreateError),
+    /// The logical block is neither of the two.
+    BlockSize(u32),
+    /// Too few or too many I/O threads.
+    Queues(u16),
+    /// Too small or large a depth.
+    Depth(u16),
+    /// Depth was given with the transport that has none.
+    DepthOnLoop(u16),
+    /// The priority is higher than the kernel takes.
+    Priority(u16),
+    /// The reserve is smaller than what works.
+    Reserve(u64),
+    /// Swap on the loop transport, which cannot promise to work.
+    SwapOnLoop,
+    /// Swap with blocks smaller than a page.
+    SwapBlockSize(u32),
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PlanError::Algorithm(message) => f.write_str(message),
+            PlanError::Store(error) => error.fmt(f),
+            PlanError::BlockSize(bytes) => {
+                write!(f, "block size {bytes} is not possible: give 512 or 4096")
+            }
+            PlanError::Queues(count) => {
+                write!(f, "{count} queues are not possible: give 1 to {QUEUES_MAX}")
+            }
+            PlanError::Depth(depth) => {
+                write!(f, "depth {depth} is not possible: give 1 to {DEPTH_MAX}")
+            }
+            PlanError::DepthOnLoop(depth) => write!(
+                f,
+                "depth {depth} means nothing to the loop transport: leave --depth out, or use \
+                 --transport ublk"
+            ),
+            PlanError::Priority(priority) => write!(
+                f,
+                "swap priority {priority} is too high: give 0 to {SWAP_PRIORITY_MAX}"
+            ),
+            PlanError::Reserve(bytes) => write!(
+                f,
+                "a reserve of {bytes} bytes is too small: give at least {RESERVE_MIN} (8M)"
+            ),
+            PlanError::SwapOnLoop => f.write_str(
+                "swap on the loop transport can dead-lock the machine when memory is short, since \
+                 FUSE allocates memory for each request: use a kernel with ublk, or --force if you \
+                 accept that",
+            ),
+            PlanError::SwapBlockSize(bytes) => write!(
+                f,
+                "block size {bytes} is of no use to swap, which writes whole pages: leave \
+                 --block-size out"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for PlanError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            PlanError::Store(error) => std::error::Error::source(error),
+            _ => None,
+        }
+    }
+}
+
+impl Plan {
+    /// Checks `wishes` and completes them. Touches nothing.
+    pub fn new(wishes: Wishes) -> Result<Plan, PlanError> {
+        let algorithm = codec(&wishes.algorithm)?.0.to_string();
+        if !matches!(wishes.block_size, 512 | 4096) {
+            return Err(PlanError::BlockSize(wishes.block_size));
+        }
+        if let Some(queues) = wishes.queues.filter(|n| !(1..=QUEUES_MAX).contains(n)) {
+            return Err(PlanError::Queues(queues));
+        }
+        if let Some(depth) = wishes.depth {
+            if !(1..=DEPTH_MAX).contains(&depth) {
+                return Err(PlanError::Depth(depth));
+            }
+            if wishes.transport == TransportWish::Loop {
+                return Err(PlanError::DepthOnLoop(depth));
+            }
+        }
+        if let Some(priority) = wishes.swap {
+            if priority > SWAP_PRIORITY_MAX {
+                return Err(PlanError::Priority(priority));
+            }
+            if wishes.block_size != 4096 {
+                return Err(PlanError::SwapBlockSize(wishes.block_size));
+            }
+            if wishes.transport == TransportWish::Loop && !wishes.force {
+                return Err(PlanError::SwapOnLoop);
+            }
+        }
+        let memory = match (wishes.populate, wishes.reserve) {
+            (true, _) => Memory::Populated,
+            (false, Some(bytes)) if bytes < RESERVE_MIN => return Err(PlanError::Reserve(bytes)),
+            (false, Some(bytes)) => Memory::Reserve(bytes),
+            (false, None) if wishes.swap.is_some() => Memory::Reserve(RESERVE),
+            (false, None) => Memory::OnDemand,
+        };
+        let plan = Plan {
+            size: wishes.size,
+            algorithm,
+            queues: wishes.queues,
+            depth: wishes.depth,
+            mem_limit: wishes.mem_limit,
+            id: wishes.id,
+            block_size: wishes.block_size,
+            transport: wishes.transport,
+            swap: wishes.swap,
+            memory,
+            force: wishes.force,
+        };
+        // The store has the last word on size and limit.
+        plan.store_config()?
+            .memory_bytes()
+            .map_err(PlanError::Store)?;
+        Ok(plan)
+    }
+
+    /// The store that this plan asks for.
+    pub fn store_config(&self) -> Result<Config, PlanError> {
+        let mut config = Config::new(self.size, codec(&self.algorithm)?.1);
+        config.mem_limit = self.mem_limit;
+        config.growth = match self.memory {
+            Memory::OnDemand => Growth::OnDemand,
+            Memory::Reserve(bytes) => Growth::Reserve(bytes),
+            Memory::Populated => Growth::Populated,
+        };
+        Ok(config)
+    }
+
+    /// I/O threads on ublk: what was asked for, or what this machine's CPUs suggest. Those that
+    /// serve swap have real-time priority: half of the CPUs is left to everyone else.
+    pub fn ublk_queues(&self) -> u16 {
+        let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let suggested = match self.swap {
+            Some(_) => (cpus / 2).clamp(1, QUEUES_SWAP_MAX),
+            None => cpus.min(QUEUES_DEFAULT_MAX),
+        };
+        self.queues.unwrap_or(suggested as u16)
+    }
+
+    /// Requests in flight per queue on ublk.
+    pub fn ublk_depth(&self) -> u16 {
+        self.depth
+            .unwrap_or_else(|| crate::ublk::Spec::default().depth)
+    }
+}
+
+/// The algorithm of this name, and its codec.
+fn codec(name: &str) -> Result<(Algorithm, Arc<dyn Codec>), PlanError> {
+    let algorithm: Algorithm = name
+        .parse()
+        .map_err(|error| PlanError::Algorithm(format!("{error}")))?;
+    match codec_for(algorithm) {
+        Ok(Some(codec)) => Ok((algorithm, codec)),
+        Ok(None) => Err(PlanError::Algorithm(format!(
+            "algorithm '{name}' is not possible for a device, which always recognises same-filled \
+             pages: use same-fill to compress nothing else"
+        ))),
+        Err(error) => Err(PlanError::Algorithm(format!(
+            "algorithm '{name}' is not possible for a device: {error}"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wishes() -> Wishes {
+        Wishes {
+            size: 1 << 30,
+            algorithm: "lz4".to_string(),
+            block_size: 4096,
+            ..Wishes::default()
+        }
+    }
+
+    fn refused(change: impl FnOnce(&mut Wishes)) -> String {
+        let mut wishes = wishes();
+        change(&mut wishes);
+        Plan::new(wishes).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn impossible_wishes_are_refused_with_their_value() {
+        for (message, value) in [
+            (refused(|w| w.size = 0), "0"),
+            (refused(|w| w.size = 4097), "4097"),
+            (refused(|w| w.size = (16 << 40) + 4096), "16 TiB"),
+            (refused(|w| w.algorithm = "lzma".to_string()), "lzma"),
+            (refused(|w| w.algorithm = "lzma".to_string()), "lz4"),
+            (refused(|w| w.algorithm = "none".to_string()), "same-fill"),
+            (refused(|w| w.mem_limit = Some(5)), "5"),
+            (refused(|w| w.block_size = 1024), "1024"),
+            (refused(|w| w.queues = Some(0)), "0"),
+            (refused(|w| w.depth = Some(5000)), "5000"),
+            (
+                refused(|w| (w.transport, w.depth) = (TransportWish::Loop, Some(9))),
+                "9",
+            ),
+            (refused(|w| w.swap = Some(0x8000)), "32768"),
+            (refused(|w| w.reserve = Some(4096)), "4096"),
+            (
+                refused(|w| (w.transport, w.swap) = (TransportWish::Loop, Some(1))),
+                "--force",
+            ),
+            (refused(|w| (w.block_size, w.swap) = (512, Some(1))), "512"),
+        ] {
+            assert!(message.contains(value), "{message:?} lacks {value:?}");
+        }
+    }
+
+    #[test]
+    fn swap_gets_a_reserve_and_few_queues() {
+        let plan = Plan::new(Wishes {
+            swap: Some(7),
+            ..wishes()
+        })
+        .unwrap();
+        assert_eq!(plan.memory, Memory::Reserve(RESERVE));
+        assert!(plan.ublk_queues() <= 2);
+        assert_eq!(Plan::new(wishes()).unwrap().memory, Memory::OnDemand);
+    }
+
+    #[test]
+    fn a_plan_survives_its_way_to_the_daemon() {
+        let plan = Plan::new(Wishes {
+            reserve: Some(8 << 20),
+            id: Some(3),
+            ..wishes()
+        })
+        .unwrap();
+        let text = serde_json::to_string(&plan).unwrap();
+        assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+    }
+}

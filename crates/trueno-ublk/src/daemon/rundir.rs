@@ -1,0 +1,337 @@
+//! The directory of running devices: who is there, who holds which number, who died.
+//!
+//! ```text
+//! /run/trueno-ublk/        0700
+//! ├── 0.lock               held (flock) by the daemon of device 0 for all its life
+//! ├── 0.sock               0600, its control socket
+//! ├── 0.log                what it has to say
+//! └── 0/                   its mount points: memory/, fuse/
+//! ```
+//!
+//! A daemon that was killed leaves all this behind, but not the lock. So a lock that can be taken
+//! beside files that exist means: dead.
+#![forbid(unsafe_code)]
+
+use super::sys;
+use anyhow::{Context as _, bail};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::linux::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The environment variable that names another directory than [`DEFAULT`].
+pub const VARIABLE: &str = "TRUENO_RUN_DIR";
+/// Where the directory is.
+pub const DEFAULT: &str = "/run/trueno-ublk";
+
+/// The directory of running devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+/// How a device number is found to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its daemon answers, or is starting.
+    Alive,
+    /// Its daemon is gone and has left things behind.
+    Dead,
+    /// Nobody has it.
+    Free,
+}
+
+impl RunDir {
+    /// The directory that the environment names, or the usual one. Makes nothing.
+    pub fn from_environment() -> RunDir {
+        let path = std::env::var_os(VARIABLE).filter(|path| !path.is_empty());
+        let path = path.map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from);
+        // A daemon works in `/`: what it is told must not depend on where that was.
+        RunDir::at(std::path::absolute(&path).unwrap_or(path))
+    }
+
+    /// The directory at `path`. Makes nothing.
+    pub fn at(path: impl Into<PathBuf>) -> RunDir {
+        RunDir { path: path.into() }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The control socket of device `id`.
+    pub fn socket(&self, id: u32) -> PathBuf {
+        self.path.join(format!("{id}.sock"))
+    }
+
+    /// The log of device `id`.
+    pub fn log(&self, id: u32) -> PathBuf {
+        self.path.join(format!("{id}.log"))
+    }
+
+    /// Below which device `id` has its mount points.
+    pub fn mounts(&self, id: u32) -> PathBuf {
+        self.path.join(id.to_string())
+    }
+
+    fn lock(&self, id: u32) -> PathBuf {
+        self.path.join(format!("{id}.lock"))
+    }
+
+    /// Makes the directory if there is none, and gives its path as the kernel spells it.
+    pub fn create(&self) -> anyhow::Result<RunDir> {
+        let shown = self.path.display();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.path)
+            .with_context(|| format!("cannot make the directory {shown}"))?;
+        let path = self
+            .path
+            .canonicalize()
+            .with_context(|| format!("cannot resolve {shown}"))?;
+        Ok(RunDir { path })
+    }
+
+    /// The numbers that have files here, in order. No directory: none.
+    pub fn ids(&self) -> io::Result<Vec<u32>> {
+        let entries = match std::fs::read_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let id = name.strip_suffix(".lock").unwrap_or(name);
+            ids.extend(id.parse::<u32>().ok());
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// How the number `id` is.
+    pub fn state(&self, id: u32) -> io::Result<State> {
+        if UnixStream::connect(self.socket(id)).is_ok() {
+            return Ok(State::Alive);
+        }
+        let file = match File::open(self.lock(id)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(if self.mounts(id).exists() {
+                    State::Dead
+                } else {
+                    State::Free
+                });
+            }
+            other => other?,
+        };
+        // Shared, and given back at once: two who look do not disturb each other, and a daemon
+        // that wants the lock in this instant tries more than once.
+        match file.try_lock_shared() {
+            Ok(()) => Ok(State::Dead),
+            Err(TryLockError::WouldBlock) => Ok(State::Alive),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// The lowest number that nobody here has.
+    pub fn lowest_free(&self, taken_elsewhere: impl Fn(u32) -> bool) -> io::Result<u32> {
+        let mut id = 0;
+        while taken_elsewhere(id) || self.state(id)? == State::Alive {
+            id += 1;
+        }
+        Ok(id)
+    }
+
+    /// Takes the number `id` for this process, for as long as the result lives. What a dead
+    /// daemon left under it is taken away first. `None`: a living process has it.
+    pub fn take(&self, id: u32) -> anyhow::Result<Option<Taken>> {
+        let path = self.lock(id);
+        // Whoever looks at the state holds the lock for an instant.
+        for attempt in 0..10 {
+            if attempt > 0 {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)
+                .with_context(|| format!("cannot open {}", path.display()))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => continue,
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+                }
+            }
+            // Its owner may have removed the file between our opening and locking it: then the
+            // lock is on a file without a name, and the next one would not see it.
+            let named = std::fs::metadata(&path);
+            let held = file
+                .metadata()
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            if named.is_ok_and(|named| named.st_ino() == held.st_ino()) {
+                let taken = Taken {
+                    run_dir: self.clone(),
+                    id,
+                    _lock: file,
+                };
+                taken.clear()?;
+                return Ok(Some(taken));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A device number that is ours. Dropping it removes its files and frees it.
+#[derive(Debug)]
+pub struct Taken {
+    run_dir: RunDir,
+    id: u32,
+    _lock: File,
+}
+
+impl Taken {
+    /// The number.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Removes what lies under our number: mounts, directories, socket. The log stays until it is
+    /// written anew.
+    fn clear(&self) -> anyhow::Result<()> {
+        let mounts = self.run_dir.mounts(self.id);
+        if mounts.exists() {
+            detach_loops_below(&mounts)?;
+            for point in subdirectories(&mounts)? {
+                unmount_all(&point)?;
+                std::fs::remove_dir(&point)
+                    .with_context(|| format!("cannot remove {}", point.display()))?;
+            }
+            std::fs::remove_dir(&mounts)
+                .with_context(|| format!("cannot remove {}", mounts.display()))?;
+        }
+        let socket = self.run_dir.socket(self.id);
+        match std::fs::remove_file(&socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", socket.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if let Err(error) = self.clear() {
+            tracing::warn!("{error:#}");
+        }
+        let _ = std::fs::remove_file(self.run_dir.log(self.id));
+        // Last, and while still locked: see `take`.
+        let _ = std::fs::remove_file(self.run_dir.lock(self.id));
+    }
+}
+
+fn subdirectories(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let context = || format!("cannot read the directory {}", directory.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).with_context(context)? {
+        found.push(entry.with_context(context)?.path());
+    }
+    Ok(found)
+}
+
+/// Unmounts everything that is mounted at `point`.
+fn unmount_all(point: &Path) -> anyhow::Result<()> {
+    // More than a few on top of each other are not ours.
+    for _ in 0..16 {
+        match sys::unmount(point) {
+            Ok(()) => {}
+            // EINVAL: not a mount point (any more).
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(()),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot unmount {}", point.display()));
+            }
+        }
+    }
+    bail!(
+        "too many mounts lie on top of each other at {}: unmount them",
+        point.display()
+    )
+}
+
+/// Detaches loop devices whose file lies below `directory`. One that is in use goes when its
+/// user goes.
+fn detach_loops_below(directory: &Path) -> anyhow::Result<()> {
+    let blocks = match std::fs::read_dir("/sys/block") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.context("cannot read /sys/block")?,
+    };
+    for block in blocks {
+        let block = block.context("cannot read /sys/block")?;
+        let Ok(file) = std::fs::read_to_string(block.path().join("loop/backing_file")) else {
+            continue;
+        };
+        if Path::new(file.trim_end()).starts_with(directory) {
+            let device = Path::new("/dev").join(block.file_name());
+            let context = || format!("cannot detach {}", device.display());
+            let open = File::open(&device).with_context(context)?;
+            sys::loop_clear(&open).with_context(context)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_dir() -> (tempfile::TempDir, RunDir) {
+        let root = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::at(root.path().join("run")).create().unwrap();
+        (root, run_dir)
+    }
+
+    #[test]
+    fn a_number_is_taken_once_and_free_again_without_a_trace() {
+        let (_root, run_dir) = run_dir();
+        let first = run_dir.take(0).unwrap().expect("free");
+        assert!(run_dir.take(0).unwrap().is_none(), "taken twice");
+        assert_eq!(run_dir.state(0).unwrap(), State::Alive);
+        assert_eq!(run_dir.lowest_free(|id| id == 1).unwrap(), 2);
+        std::fs::write(run_dir.log(0), "something").unwrap();
+        drop(first);
+        assert_eq!(run_dir.state(0).unwrap(), State::Free);
+        assert_eq!(std::fs::read_dir(run_dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_dead_daemon_left_is_seen_and_taken_away() {
+        let (_root, run_dir) = run_dir();
+        std::fs::write(run_dir.lock(3), "").unwrap();
+        drop(std::os::unix::net::UnixListener::bind(run_dir.socket(3)).unwrap());
+        std::fs::create_dir_all(run_dir.mounts(3).join("memory")).unwrap();
+        assert_eq!(run_dir.ids().unwrap(), [3]);
+        assert_eq!(run_dir.state(3).unwrap(), State::Dead);
+        let taken = run_dir.take(3).unwrap().expect("the dead do not hold it");
+        assert!(!run_dir.socket(3).exists() && !run_dir.mounts(3).exists());
+        drop(taken);
+    }
+
+    #[test]
+    fn no_directory_is_no_devices() {
+        let run_dir = RunDir::at("/nonexistent/trueno");
+        assert!(run_dir.ids().unwrap().is_empty());
+        assert_eq!(run_dir.state(0).unwrap(), State::Free);
+        assert_eq!(run_dir.lowest_free(|_| false).unwrap(), 0);
+    }
+}

@@ -1,0 +1,180 @@
+//! What the daemon answers to its control socket.
+#![forbid(unsafe_code)]
+
+use super::harden::{self, Guard};
+use super::in_use::{Claim, claim, explain};
+use super::{MAIL_SIGNAL, sys};
+use crate::control::protocol::{Info, Op, Removed, Stat, StoreStat};
+use crate::control::server::{Answer, Handler, Mailbox};
+use crate::transport::IoThread;
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
+use trueno_zram_cli::sysfs::{IoStat, MmStat};
+use trueno_zram_store::{Stats, Store};
+
+/// All that the control threads know. The store is the main thread's: here it is only looked at.
+pub(super) struct Serving {
+    pub info: Info,
+    pub store: Weak<Store>,
+    pub guard: Arc<Guard>,
+    pub io_threads: Vec<IoThread>,
+    pub buffer_bytes: u64,
+    pub inbox: Arc<Mailbox<Removal>>,
+}
+
+/// A request to end, on its way to the main thread.
+#[derive(Debug)]
+pub(super) struct Removal {
+    pub force: bool,
+    reply: Sender<Result<Removed, String>>,
+    written: Receiver<()>,
+}
+
+impl Removal {
+    /// Says no.
+    pub fn refuse(self, error: &anyhow::Error) {
+        // Who asked may be gone.
+        let _ = self.reply.send(Err(format!("{error:#}")));
+    }
+
+    /// Says what became of it, and waits until that has been written.
+    pub fn answer(self, result: anyhow::Result<Removed>) {
+        let _ = self
+            .reply
+            .send(result.map_err(|error| format!("{error:#}")));
+        let _ = self.written.recv_timeout(super::LAST_ANSWER);
+    }
+}
+
+impl Handler for Serving {
+    fn handle(&self, op: Op) -> Answer {
+        let result = match op {
+            Op::Ping => Ok("pong".into()),
+            Op::Info => json(&self.info),
+            Op::Stat => self.stat().and_then(|stat| json(&stat)),
+            Op::Reset => self.reset().map(|()| Value::Null),
+            Op::MemLimit { bytes } => self.mem_limit(bytes).map(|()| Value::Null),
+            Op::Remove { force } => return self.remove(force),
+        };
+        Answer::from(result.map_err(|error| format!("{error:#}")))
+    }
+}
+
+impl Serving {
+    fn store(&self) -> anyhow::Result<Arc<Store>> {
+        self.store.upgrade().context("the device is being removed")
+    }
+
+    fn stat(&self) -> anyhow::Result<Stat> {
+        let stats = self.store()?.stats();
+        let mut hardening: harden::Report = self
+            .guard
+            .report(&self.io_threads)
+            .context("cannot read back the measures")?;
+        hardening.reserve_bytes = stats.reserve_bytes;
+        hardening.reserve_target = stats.reserve_target;
+        hardening.reserve_lowest = stats.reserve_min;
+        hardening.buffer_bytes = self.buffer_bytes;
+        hardening.table_bytes = stats.table_bytes;
+        Ok(Stat {
+            device: self.info.clone(),
+            mm_stat: mm_stat(&stats),
+            io_stat: io_stat(&stats),
+            store: store_stat(&stats),
+            hardening,
+        })
+    }
+
+    /// Discards everything through the block device, so that the kernel forgets its copies too.
+    fn reset(&self) -> anyhow::Result<()> {
+        let name = &self.info.name;
+        ensure!(
+            self.info.is_still_ours(),
+            "{} serves something else now: somebody detached our file from it; \
+             `trueno-ublk remove {}` takes the rest away",
+            name.display(),
+            self.info.id
+        );
+        match claim(name, true)? {
+            Claim::Free(device) => {
+                sys::discard(&device, self.info.disksize)
+                    .with_context(|| format!("cannot discard {}", name.display()))?;
+                self.store()?.reset_mem_used_max();
+                tracing::info!("reset: all data is gone");
+                Ok(())
+            }
+            Claim::InUse(usage) => bail!(explain(name, &usage)),
+        }
+    }
+
+    fn mem_limit(&self, bytes: Option<u64>) -> anyhow::Result<()> {
+        self.store()?.set_mem_limit(bytes)?;
+        tracing::info!("the memory limit is {bytes:?} bytes now");
+        Ok(())
+    }
+
+    fn remove(&self, force: bool) -> Answer {
+        let (reply, replied) = channel();
+        let (written, is_written) = channel();
+        self.inbox.put(Removal {
+            force,
+            reply,
+            written: is_written,
+        });
+        let asked = sys::raise_in_process(MAIL_SIGNAL).context("cannot reach the main thread");
+        let result = asked.and_then(|()| {
+            let outcome = replied.recv().context("the main thread gave no answer")?;
+            outcome.map_err(anyhow::Error::msg)
+        });
+        let result = result.and_then(|removed| json(&removed));
+        Answer {
+            result: result.map_err(|error| format!("{error:#}")),
+            written: Some(written),
+        }
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> anyhow::Result<Value> {
+    serde_json::to_value(value).context("cannot write JSON")
+}
+
+fn mm_stat(stats: &Stats) -> MmStat {
+    MmStat {
+        orig_data_size: stats.orig_data_size,
+        compr_data_size: stats.compr_data_size,
+        mem_used_total: stats.mem_used_total,
+        mem_limit: stats.mem_limit,
+        mem_used_max: stats.mem_used_max,
+        same_pages: stats.same_pages,
+        pages_compacted: stats.pages_compacted,
+        huge_pages: stats.huge_pages,
+        huge_pages_since: stats.huge_pages_since,
+    }
+}
+
+fn io_stat(stats: &Stats) -> IoStat {
+    IoStat {
+        failed_reads: stats.failed_reads,
+        failed_writes: stats.failed_writes,
+        invalid_io: stats.invalid_io,
+        notify_free: stats.notify_free,
+    }
+}
+
+fn store_stat(stats: &Stats) -> StoreStat {
+    StoreStat {
+        pages_stored: stats.pages_stored,
+        zero_pages: stats.zero_pages,
+        pages_written: stats.pages_written,
+        pages_read: stats.pages_read,
+        pages_compressed: stats.pages_compressed,
+        skipped_pages: stats.skipped_pages,
+        bytes_encoded: stats.bytes_encoded,
+        table_bytes: stats.table_bytes,
+        failed_limit: stats.failed_limit,
+        failed_memory: stats.failed_memory,
+        damaged_objects: stats.damaged_objects,
+    }
+}

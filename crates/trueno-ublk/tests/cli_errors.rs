@@ -1,0 +1,215 @@
+//! Wrong input gets one clear sentence that names the value and the remedy, and changes nothing.
+
+mod common;
+
+use common::{Bench, Mounted, can, can_make_devices, refusal, rooted};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+/// Refused by its words alone, whoever asks: usage, so status 2.
+fn misused(line: &str, words: &[&str]) {
+    let bench = Bench::new();
+    let sentence = bench.refused(line, 2);
+    for word in words {
+        assert!(sentence.contains(word), "{sentence:?} lacks {word:?}");
+    }
+    assert!(!bench.run_dir().exists(), "something was made");
+}
+
+#[test]
+fn size_zero() {
+    misused("create --size 0", &["\"0\"", "zero", "K, M, G"]);
+}
+
+#[test]
+fn size_with_an_unknown_unit() {
+    misused("create --size 8Q", &["8Q", "\"Q\"", "K, M, G"]);
+}
+
+#[test]
+fn size_larger_than_the_largest_device() {
+    misused("create --size 17T", &["18691697672192", "16 TiB"]);
+}
+
+#[test]
+fn size_of_no_whole_pages() {
+    misused("create --size 4097", &["4097", "4096"]);
+}
+
+#[test]
+fn unknown_algorithm() {
+    misused(
+        "create --size 1G --algorithm lzma",
+        &["lzma", "lz4", "zstd"],
+    );
+}
+
+#[test]
+fn memory_limit_below_the_floor() {
+    misused("create --size 1G --mem-limit 4K", &["4096", "1048576"]);
+}
+
+#[test]
+fn swap_on_loop_without_force() {
+    misused(
+        "create --size 1G --swap --transport loop",
+        &["swap", "loop", "--force"],
+    );
+}
+
+#[test]
+fn numbers_out_of_range() {
+    misused("create --size 1G --queues 0", &["0 queues"]);
+    misused("create --size 1G --depth 129", &["129", "128"]);
+    misused(
+        "create --size 1G --block-size 1024",
+        &["1024", "512 or 4096"],
+    );
+    misused("create --size 1G --swap 40000", &["40000", "32767"]);
+    misused("create --size 1G --swap --reserve 1M", &["1048576", "8M"]);
+}
+
+#[test]
+fn no_root() {
+    let bench = Bench::new();
+    let mut command = bench.command(["create", "--size", "1G"]);
+    if rooted() {
+        // The binary may lie where only root can go: a copy where everyone can.
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let copy = directory.path().join("trueno-ublk");
+        std::fs::copy(env!("CARGO_BIN_EXE_trueno-ublk"), &copy).unwrap();
+        command = Command::new(&copy);
+        command
+            .args(["create", "--size", "1G"])
+            .uid(65534)
+            .current_dir("/");
+        let sentence = refusal(&command.output().unwrap(), 1);
+        assert!(
+            sentence.contains("root") && sentence.contains("sudo"),
+            "{sentence}"
+        );
+        return;
+    }
+    let sentence = refusal(&command.output().unwrap(), 1);
+    assert!(
+        sentence.contains("root") && sentence.contains("sudo"),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn no_ublk_and_no_fuse() {
+    let unshare = Command::new("unshare").args(["-m", "true"]).status();
+    if !can(
+        "root with mount namespaces",
+        rooted() && unshare.is_ok_and(|s| s.success()),
+    ) {
+        return;
+    }
+    // A /dev in which there is neither driver.
+    let script =
+        "mount -t tmpfs none /dev && mknod /dev/null c 1 3 && exec \"$0\" create --size 1G";
+    let bench = Bench::new();
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_trueno-ublk")])
+        .env("TRUENO_RUN_DIR", bench.run_dir())
+        .output()
+        .unwrap();
+    let sentence = refusal(&output, 1);
+    assert!(
+        sentence.contains("ublk") && sentence.contains("/dev/fuse"),
+        "{sentence}"
+    );
+    assert!(bench.left_behind().is_empty());
+}
+
+#[test]
+fn device_id_in_use() {
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.done("create --size 64M --transport loop --dev-id 7");
+    let sentence = bench.refused("create --size 64M --transport loop --dev-id 7", 1);
+    assert!(sentence.contains("device id 7 is in use"), "{sentence}");
+    assert_eq!(bench.json("list").as_array().unwrap().len(), 1);
+    bench.done("remove 7");
+    assert!(bench.left_behind().is_empty());
+}
+
+#[test]
+fn remove_and_reset_while_mounted() {
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    let device = bench.json("create --size 64M --transport loop");
+    let name = device["name"].as_str().unwrap();
+    let point = bench.run_dir().parent().unwrap().join("mnt");
+    let mounted = Mounted::new(name, &point);
+    std::fs::write(point.join("file"), "still here").unwrap();
+    for line in ["remove 0", "reset 0"] {
+        let sentence = bench.refused(line, 1);
+        for words in [name, "mounted at", "umount"] {
+            assert!(sentence.contains(words), "{sentence:?} lacks {words:?}");
+        }
+    }
+    assert_eq!(
+        std::fs::read_to_string(point.join("file")).unwrap(),
+        "still here"
+    );
+    drop(mounted);
+    bench.done("remove 0");
+    assert!(bench.left_behind().is_empty());
+}
+
+#[test]
+fn swap_where_only_loop_is_possible() {
+    let has_ublk = std::path::Path::new("/dev/ublk-control").exists();
+    if has_ublk || !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    let sentence = bench.refused("create --size 64M --swap", 1);
+    assert!(
+        sentence.contains("loop") && sentence.contains("--force"),
+        "{sentence}"
+    );
+    assert!(bench.left_behind().is_empty());
+}
+
+#[test]
+fn devices_that_do_not_exist() {
+    let bench = Bench::new();
+    for line in [
+        "remove 7",
+        "reset /dev/ublkb7",
+        "stat loop7",
+        "stat --mm-stat 7",
+    ] {
+        let sentence = bench.refused(line, 1);
+        assert!(
+            sentence.contains('7') && sentence.contains("list"),
+            "{sentence}"
+        );
+    }
+    let sentence = bench.refused("stat", 1);
+    assert!(sentence.contains("create"), "{sentence}");
+}
+
+#[test]
+fn a_reader_that_closes_the_pipe_is_no_error() {
+    let script = "\"$0\" list; echo $? >&2";
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let bench = Bench::new();
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_trueno-ublk")])
+        .env("TRUENO_RUN_DIR", bench.run_dir())
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "0\n");
+}

@@ -1,0 +1,351 @@
+//! A device from `create` to its end, in each of the ways it can end, on the loop transport: what
+//! is there while it lives, and that nothing is left after it.
+
+mod common;
+
+use common::{Bench, Mounted, can_make_devices};
+use std::fs::OpenOptions;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use trueno_ublk::control::client;
+use trueno_ublk::control::protocol::Op;
+
+/// Nothing of `bench` in the run directory, among the mounts and behind loop devices.
+fn assert_no_trace(bench: &Bench) {
+    assert!(bench.left_behind().is_empty(), "{:?}", bench.left_behind());
+    let run_dir = bench.run_dir();
+    let run_dir = run_dir.to_str().unwrap();
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(run_dir), "{mounts}");
+    for block in std::fs::read_dir("/sys/block").unwrap() {
+        let file = block.unwrap().path().join("loop/backing_file");
+        let backing = std::fs::read_to_string(file).unwrap_or_default();
+        assert!(
+            !backing.contains(run_dir),
+            "a loop device is still bound to {backing}"
+        );
+    }
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(10),
+            "waited in vain until {what}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn signal(signal: &str, pid: u64) {
+    let sent = Command::new("kill")
+        .args([signal, &pid.to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
+fn pid_of(bench: &Bench, id: u32) -> u64 {
+    bench.json(&format!("stat {id}"))["device"]["pid"]
+        .as_u64()
+        .unwrap()
+}
+
+#[test]
+fn data_shows_in_the_figures_and_goes_with_reset() {
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    assert_eq!(bench.done("find"), "0\n");
+    let device = bench.json("create --size 64M --transport loop --algorithm zstd1");
+    assert_eq!(bench.done("find"), "1\n");
+    assert_eq!(device["transport"], "loop");
+    assert_eq!(device["algorithm"], "zstd1");
+    let name = device["name"].as_str().unwrap().to_string();
+
+    let text = b"a page of words that a codec makes small, ".repeat(100_000);
+    let mut file = OpenOptions::new().write(true).open(&name).unwrap();
+    file.write_all(&text).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+
+    let stat = bench.json("stat 0");
+    let pages = text.len().div_ceil(4096) as u64;
+    assert_eq!(stat["store"]["pages_stored"], pages);
+    let mm = &stat["mm_stat"];
+    assert_eq!(mm["orig_data_size"], pages * 4096);
+    assert!(
+        mm["compr_data_size"].as_u64().unwrap() < text.len() as u64 / 10,
+        "{mm}"
+    );
+    assert_eq!(stat["hardening"]["swap_mode"], false);
+    let line = bench.done(&format!("stat --mm-stat {name}"));
+    let numbers: Vec<u64> = line
+        .split_whitespace()
+        .map(|n| n.parse().unwrap())
+        .collect();
+    assert_eq!((numbers.len(), numbers[0]), (9, pages * 4096));
+    assert_eq!(bench.done("stat --io-stat").split_whitespace().count(), 4);
+    let list = bench.json("list");
+    assert_eq!(
+        (&list[0]["name"], &list[0]["state"]),
+        (&device["name"], &"alive".into())
+    );
+    assert!(bench.done("list").starts_with("NAME"));
+
+    let socket = bench.run_dir().join("0.sock");
+    client::request(
+        &socket,
+        &Op::MemLimit {
+            bytes: Some(32 << 20),
+        },
+    )
+    .unwrap();
+    assert_eq!(bench.json("stat 0")["mm_stat"]["mem_limit"], 32 << 20);
+    let error = client::request(&socket, &Op::MemLimit { bytes: Some(5) }).unwrap_err();
+    assert!(error.to_string().contains("memory limit 5 "), "{error}");
+
+    bench.done("reset 0");
+    assert_eq!(bench.json("stat 0")["mm_stat"]["orig_data_size"], 0);
+    let mut page = [1; 4096];
+    std::fs::File::open(&name)
+        .unwrap()
+        .read_exact(&mut page)
+        .unwrap();
+    assert!(page.iter().all(|byte| *byte == 0));
+
+    bench.done(&format!("remove {name}"));
+    assert_no_trace(&bench);
+}
+
+#[test]
+fn a_signal_ends_an_unused_device_and_spares_a_mounted_one() {
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    let device = bench.json("create --size 64M --transport loop");
+    let point = bench.run_dir().parent().unwrap().join("mnt");
+    let mounted = Mounted::new(device["name"].as_str().unwrap(), &point);
+    std::fs::write(point.join("file"), "still here").unwrap();
+    let pid = pid_of(&bench, 0);
+    signal("-TERM", pid);
+    let log = bench.run_dir().join("0.log");
+    wait_until("the log says why", || {
+        std::fs::read_to_string(&log)
+            .unwrap()
+            .contains("not followed")
+    });
+    assert_eq!(
+        std::fs::read_to_string(point.join("file")).unwrap(),
+        "still here"
+    );
+    drop(mounted);
+    signal("-TERM", pid);
+    wait_until("the daemon is gone", || {
+        !Path::new(&format!("/proc/{pid}")).exists()
+    });
+    assert_no_trace(&bench);
+}
+
+#[test]
+fn remove_with_force_takes_a_mounted_device_away() {
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    let device = bench.json("create --size 64M --transport loop");
+    let point = bench.run_dir().parent().unwrap().join("mnt");
+    let mounted = Mounted::new(device["name"].as_str().unwrap(), &point);
+    let output = bench.run("remove --force 0");
+    assert!(output.status.success(), "{output:?}");
+    let warning = String::from_utf8_lossy(&output.stderr);
+    assert!(warning.contains("I/O errors"), "{warning}");
+    drop(mounted);
+    wait_until("the daemon is gone", || bench.left_behind().is_empty());
+    assert_no_trace(&bench);
+}
+
+#[test]
+fn a_killed_daemon_is_reported_and_its_remains_are_taken_away() {
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    for way in ["remove 0", "create --size 64M --transport loop --dev-id 0"] {
+        bench.done("create --size 64M --transport loop");
+        let pid = pid_of(&bench, 0);
+        signal("-KILL", pid);
+        wait_until("it is seen to be dead", || {
+            bench.json("list")[0]["state"] == "dead"
+        });
+        let sentence = bench.refused("stat 0", 1);
+        assert!(
+            sentence.contains("dead") && sentence.contains("remove 0"),
+            "{sentence}"
+        );
+        bench.done(way);
+    }
+    assert_eq!(bench.json("list")[0]["state"], "alive");
+    bench.done("remove 0");
+    assert_no_trace(&bench);
+}
+
+#[test]
+fn in_the_foreground_it_prints_when_ready_and_ends_by_signal() {
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    let mut child = bench
+        .command([
+            "create",
+            "--size",
+            "64M",
+            "--transport",
+            "loop",
+            "--foreground",
+            "--json",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("it serves", || {
+        bench
+            .json("list")
+            .as_array()
+            .is_some_and(|all| all.len() == 1)
+    });
+    assert_eq!(pid_of(&bench, 0), u64::from(child.id()));
+    signal("-INT", u64::from(child.id()));
+    assert!(child.wait().unwrap().success());
+    let mut printed = String::new();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut printed)
+        .unwrap();
+    let device: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(device["id"], 0);
+    assert_no_trace(&bench);
+}
+
+#[test]
+fn devices_made_at_once_get_different_numbers() {
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    let children: Vec<_> = (0..4)
+        .map(|_| {
+            bench
+                .command(["create", "--size", "16M", "--transport", "loop", "--json"])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let mut ids: Vec<u64> = children
+        .into_iter()
+        .map(|child| {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success());
+            let device: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            device["id"].as_u64().unwrap()
+        })
+        .collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [0, 1, 2, 3]);
+    for id in ids {
+        bench.done(&format!("remove {id}"));
+    }
+    assert_no_trace(&bench);
+}
+
+#[test]
+fn rubbish_on_the_socket_harms_nothing() {
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.done("create --size 16M --transport loop");
+    let socket = bench.run_dir().join("0.sock");
+    let silent = UnixStream::connect(&socket).unwrap();
+    for rubbish in [
+        &b"\xff\xff\xff\n"[..],
+        b"{\"v\":1,\"op\":\"explode\"}\n",
+        &[b'['; 200_000],
+    ] {
+        let mut client = UnixStream::connect(&socket).unwrap();
+        // It may hang up on us while we still speak.
+        let _ = client.write_all(rubbish);
+    }
+    assert_eq!(bench.json("stat 0")["device"]["id"], 0);
+    drop(silent);
+    bench.done("remove 0");
+    assert_no_trace(&bench);
+}
+
+/// A program that has the device open claims nothing, as a virtual machine does, and would lose its
+/// data all the same.
+#[test]
+fn a_device_that_a_program_has_open_is_not_taken_away() {
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    let device = bench.json("create --size 64M --transport loop");
+    let name = device["name"].as_str().unwrap();
+    let mut program = Command::new("sleep")
+        .arg("600")
+        .stdin(std::fs::File::open(name).unwrap())
+        .spawn()
+        .unwrap();
+    for line in ["remove 0", "reset 0"] {
+        let sentence = bench.refused(line, 1);
+        assert!(sentence.contains("in use by a program"), "{sentence}");
+    }
+    program.kill().unwrap();
+    program.wait().unwrap();
+    bench.done("remove 0");
+    assert_no_trace(&bench);
+}
+
+/// Somebody detaches our file from the loop device, and the device serves another file: that one
+/// is not ours to wipe.
+#[test]
+fn reset_does_not_touch_what_a_loop_device_serves_instead() {
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    let device = bench.json("create --size 64M --transport loop");
+    let name = device["name"].as_str().unwrap();
+    let image = bench.run_dir().join("image");
+    std::fs::write(&image, vec![7; 128 << 20]).unwrap();
+    let losetup = |arguments: &[&str]| {
+        let done = Command::new("losetup").args(arguments).status().unwrap();
+        assert!(done.success(), "losetup {arguments:?}");
+    };
+    losetup(&["-d", name]);
+    wait_until("the loop device is free", || {
+        !Path::new("/sys/block")
+            .join(Path::new(name).file_name().unwrap())
+            .join("loop/backing_file")
+            .exists()
+    });
+    losetup(&[name, image.to_str().unwrap()]);
+    let sentence = bench.refused("reset 0", 1);
+    assert!(sentence.contains("serves something else"), "{sentence}");
+    bench.done("remove 0");
+    losetup(&["-d", name]);
+    assert!(std::fs::read(&image).unwrap().iter().all(|byte| *byte == 7));
+    std::fs::remove_file(&image).unwrap();
+    assert_no_trace(&bench);
+}

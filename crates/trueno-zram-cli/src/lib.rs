@@ -1,0 +1,9 @@
+//! What every command line of ours needs: sizes as people write them, plain tables, and what the
+//! kernel says about its zram devices and about who uses a block device.
+
+#![forbid(unsafe_code)]
+
+pub mod human;
+pub mod sysfs;
+pub mod table;
+pub mod usage;

@@ -1,0 +1,51 @@
+//! 64-bit words: the reference, and what runs on a CPU that has nothing wider.
+
+#![forbid(unsafe_code)]
+
+use super::{same, vector::Vector};
+use crate::PageBytes;
+
+/// Every CPU has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scalar;
+
+impl Scalar {
+    pub(crate) fn page_repeats(self, page: &PageBytes, word: u64) -> bool {
+        same::page_repeats(self, page, word)
+    }
+}
+
+impl Vector for Scalar {
+    type Block = [u8; 8];
+    type Lanes = u64;
+
+    #[inline(always)]
+    fn blocks(page: &PageBytes) -> &[[u8; 8]] {
+        page.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn splat(self, word: u64) -> u64 {
+        word
+    }
+
+    #[inline(always)]
+    fn load(self, block: &[u8; 8]) -> u64 {
+        u64::from_ne_bytes(*block)
+    }
+
+    #[inline(always)]
+    fn xor(self, a: u64, b: u64) -> u64 {
+        a ^ b
+    }
+
+    #[inline(always)]
+    fn or(self, a: u64, b: u64) -> u64 {
+        a | b
+    }
+
+    #[inline(always)]
+    fn is_zero(self, a: u64) -> bool {
+        a == 0
+    }
+}

@@ -1,0 +1,221 @@
+//! The memory a store lives in: one mapping, anonymous or of a file.
+//!
+//! A daemon gives a file on a `noswap` tmpfs, which outlives the process; a library user gives
+//! anonymous memory. Address space is reserved whole, memory comes when [`Memory::populate`] asks
+//! for it and goes back with `Memory::release`. The mapping is never resized and never moves.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+/// Bytes of a page of the operating system. Fixed like the kernel's zram fixes it: our page.
+const OS_PAGE: usize = trueno_zram_core::PAGE_SIZE;
+
+/// A mapping that belongs to one store.
+#[derive(Debug)]
+pub struct Memory {
+    base: NonNull<u8>,
+    len: usize,
+    file: Option<File>,
+    /// Where in the file the mapping starts.
+    file_offset: libc::off_t,
+}
+
+// SAFETY: `Memory` owns its mapping; the pointer is valid in every thread until `drop`, and all
+// access goes through `&self` methods that are atomic, or unsafe with a contract against races.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Reserves `len` bytes of anonymous memory.
+    pub fn anonymous(len: u64) -> io::Result<Memory> {
+        Memory::map(len, None, 0)
+    }
+
+    /// Maps the first `len` bytes of `file`, which is made that long; holes read as zeros. Meant
+    /// for tmpfs and memfd: the file must not be shortened by anyone else.
+    pub fn from_file(file: File, len: u64) -> io::Result<Memory> {
+        file.set_len(len)?;
+        Memory::map(len, Some(file), 0)
+    }
+
+    /// `len` more bytes of the same kind: of the same file behind these, or anonymous.
+    pub(crate) fn sibling(&self, len: u64) -> io::Result<Memory> {
+        let Some(file) = &self.file else {
+            return Memory::anonymous(len);
+        };
+        let file = file.try_clone()?;
+        let offset = self.len();
+        file.set_len(offset + len)?;
+        Memory::map(len, Some(file), offset)
+    }
+
+    fn map(len: u64, file: Option<File>, offset: u64) -> io::Result<Memory> {
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let file_offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let (flags, fd) = match &file {
+            Some(file) => (libc::MAP_SHARED | libc::MAP_NORESERVE, file.as_raw_fd()),
+            None => (
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+            ),
+        };
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing of ours.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                flags,
+                fd,
+                file_offset,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let memory = Memory {
+            base,
+            len,
+            file,
+            file_offset,
+        };
+        // A small object in a fresh slab must not cost 2 MiB. Advice: a kernel without it is fine.
+        // SAFETY: the range is our mapping.
+        unsafe {
+            libc::madvise(
+                memory.base.as_ptr().cast(),
+                memory.len,
+                libc::MADV_NOHUGEPAGE,
+            )
+        };
+        Ok(memory)
+    }
+
+    /// Bytes of the mapping.
+    pub fn len(&self) -> u64 {
+        self.len as u64
+    }
+
+    /// Whether the mapping has no bytes; it never has none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Makes every page of `range` present and writable now, so that touching it later cannot
+    /// fault. Fails, with nothing harmed, when the system has no memory.
+    pub fn populate(&self, range: Range<usize>) -> io::Result<()> {
+        let range = self.pages(range);
+        loop {
+            // SAFETY: `pages` has checked that the range lies in our mapping; populating changes
+            // no byte.
+            let result = unsafe {
+                libc::madvise(
+                    self.base.as_ptr().add(range.start).cast(),
+                    range.len(),
+                    libc::MADV_POPULATE_WRITE,
+                )
+            };
+            if result == 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            if !matches!(error.raw_os_error(), Some(libc::EINTR)) {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Gives the pages of `range` back to the system; they read as zeros afterwards.
+    ///
+    /// # Safety
+    /// Nobody else uses the bytes of `range` during the call, and nobody relies on their content.
+    pub(crate) unsafe fn release(&self, range: Range<usize>) -> io::Result<()> {
+        let range = self.pages(range);
+        let result = match &self.file {
+            // SAFETY: a plain system call on a file of ours; the caller gave up the bytes.
+            Some(file) => unsafe {
+                libc::fallocate(
+                    file.as_raw_fd(),
+                    libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
+                    self.file_offset + range.start as libc::off_t,
+                    range.len() as libc::off_t,
+                )
+            },
+            // SAFETY: `pages` has checked the range; the caller gave up the bytes.
+            None => unsafe {
+                libc::madvise(
+                    self.base.as_ptr().add(range.start).cast(),
+                    range.len(),
+                    libc::MADV_DONTNEED,
+                )
+            },
+        };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+
+    /// `count` atomic words from byte `offset` on.
+    ///
+    /// # Safety
+    /// These bytes are used in no other way than through this function.
+    pub(crate) unsafe fn words(&self, offset: usize, count: usize) -> &[AtomicU64] {
+        assert!(offset.is_multiple_of(8) && offset + count * 8 <= self.len);
+        // SAFETY: in bounds and aligned as asserted (the mapping starts on a page); all bit
+        // patterns are valid, and atomics allow shared mutation.
+        unsafe {
+            std::slice::from_raw_parts(self.base.as_ptr().add(offset).cast::<AtomicU64>(), count)
+        }
+    }
+
+    /// Copies `bytes` into the mapping at `offset`.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes these bytes during the call.
+    pub(crate) unsafe fn write(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset <= self.len && bytes.len() <= self.len - offset);
+        // SAFETY: in bounds as asserted; the caller has these bytes to itself.
+        unsafe {
+            self.base
+                .as_ptr()
+                .add(offset)
+                .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+    }
+
+    /// Copies bytes at `offset` out of the mapping.
+    ///
+    /// # Safety
+    /// Nobody writes these bytes during the call.
+    pub(crate) unsafe fn read(&self, offset: usize, bytes: &mut [u8]) {
+        assert!(offset <= self.len && bytes.len() <= self.len - offset);
+        // SAFETY: in bounds as asserted; nobody writes meanwhile.
+        unsafe {
+            self.base
+                .as_ptr()
+                .add(offset)
+                .copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len());
+        }
+    }
+
+    /// `range` widened to whole pages, checked against the mapping.
+    fn pages(&self, range: Range<usize>) -> Range<usize> {
+        assert!(range.start <= range.end && range.end <= self.len);
+        range.start / OS_PAGE * OS_PAGE..range.end.next_multiple_of(OS_PAGE).min(self.len)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no reference into it outlives `self`.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}

@@ -1,0 +1,160 @@
+//! What a store counts, in the kernel's terms.
+//!
+//! Each worker counts for itself; reading sums them up. Gauges (what is stored now) are kept as
+//! wrapping differences, since the worker that removes a page need not be the one that wrote it:
+//! the sum over all workers is exact once they rest, and close while they work.
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use trueno_zram_core::PAGE_SIZE;
+
+macro_rules! counters {
+    ($($name:ident,)*) => {
+        /// The counts of one worker. Only that worker writes; anyone may read.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub(crate) struct Counters {
+            $(pub $name: Count,)*
+        }
+
+        impl Counters {
+            /// Adds `other` to these.
+            pub fn absorb(&self, other: &Counters) {
+                $(self.$name.add(other.$name.get());)*
+            }
+        }
+    };
+}
+
+counters! {
+    // Gauges.
+    pages_stored, zero_pages, same_pages, huge_pages, compr_bytes,
+    // Counters.
+    huge_pages_since, skipped_pages, pages_tried, pages_compressed,
+    pages_written, pages_read, pages_discarded, bytes_encoded,
+    failed_reads, failed_writes, invalid_io, damaged_objects, failed_limit, failed_memory,
+}
+
+/// A number that one thread changes and others read: no locked instruction is needed.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    pub fn add(&self, amount: u64) {
+        self.0
+            .store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
+    }
+
+    pub fn sub(&self, amount: u64) {
+        self.0
+            .store(self.0.load(Relaxed).wrapping_sub(amount), Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// A gauge's sum: differences that are seen out of step must not show as a huge number.
+    fn gauge(&self) -> u64 {
+        (self.get() as i64).max(0) as u64
+    }
+}
+
+/// What a store holds and has done. Bytes and pages as the names say; names that the kernel's zram
+/// has too mean what they mean there (`Documentation/admin-guide/blockdev/zram.rst`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Bytes of the store's size.
+    pub size: u64,
+    /// Pages that hold data, same-filled ones included.
+    pub pages_stored: u64,
+    /// Bytes of them, uncompressed: `pages_stored` · 4096.
+    pub orig_data_size: u64,
+    /// Bytes of the compressed blocks, without headers; a huge page counts 4096, a same-filled 0.
+    pub compr_data_size: u64,
+    /// Bytes of memory in slabs that hold objects, their unused parts included. Without the page
+    /// table and the reserve, which are stated apart.
+    pub mem_used_total: u64,
+    /// The limit of that; 0: none.
+    pub mem_limit: u64,
+    /// The most it has been since the start or the last reset.
+    pub mem_used_max: u64,
+    /// Pages that repeat one 64-bit word, zero included.
+    pub same_pages: u64,
+    /// Of these, pages of zeros.
+    pub zero_pages: u64,
+    /// Pages of memory that compaction freed, ever.
+    pub pages_compacted: u64,
+    /// Pages kept as they are.
+    pub huge_pages: u64,
+    /// How often a page was kept as it is, ever.
+    pub huge_pages_since: u64,
+    /// Bytes of page table for the parts of the store that have been written.
+    pub table_bytes: u64,
+    /// Bytes of free memory kept ready for the next objects.
+    pub reserve_bytes: u64,
+    /// Bytes that the reserve is meant to have; 0 when growing on demand.
+    pub reserve_target: u64,
+    /// The lowest the reserve has been.
+    pub reserve_min: u64,
+    /// Pages written, ever.
+    pub pages_written: u64,
+    /// Pages read, ever.
+    pub pages_read: u64,
+    /// Pages that a discard freed, ever (`notify_free`).
+    pub notify_free: u64,
+    /// Pages given to a codec, ever.
+    pub pages_tried: u64,
+    /// Of these, pages that became smaller.
+    pub pages_compressed: u64,
+    /// Pages that the selector kept as they are without trying, ever.
+    pub skipped_pages: u64,
+    /// Bytes written as objects, ever: blocks, huge pages; 0 for same-filled pages.
+    pub bytes_encoded: u64,
+    /// Reads that failed.
+    pub failed_reads: u64,
+    /// Writes that failed.
+    pub failed_writes: u64,
+    /// Of these, for the memory limit.
+    pub failed_limit: u64,
+    /// Of these, since no memory was ready.
+    pub failed_memory: u64,
+    /// Requests beyond the end.
+    pub invalid_io: u64,
+    /// Objects found damaged: wrong checksum, header, or block.
+    pub damaged_objects: u64,
+}
+
+impl Stats {
+    /// Uncompressed bytes per byte of memory; `None` while nothing takes memory.
+    pub fn ratio(&self) -> Option<f64> {
+        (self.mem_used_total > 0).then(|| self.orig_data_size as f64 / self.mem_used_total as f64)
+    }
+
+    pub(crate) fn of(counters: &Counters) -> Stats {
+        Stats {
+            pages_stored: counters.pages_stored.gauge(),
+            orig_data_size: counters.pages_stored.gauge() * PAGE_SIZE as u64,
+            compr_data_size: counters.compr_bytes.gauge(),
+            same_pages: counters.same_pages.gauge(),
+            zero_pages: counters.zero_pages.gauge(),
+            huge_pages: counters.huge_pages.gauge(),
+            huge_pages_since: counters.huge_pages_since.get(),
+            pages_written: counters.pages_written.get(),
+            pages_read: counters.pages_read.get(),
+            notify_free: counters.pages_discarded.get(),
+            pages_tried: counters.pages_tried.get(),
+            pages_compressed: counters.pages_compressed.get(),
+            skipped_pages: counters.skipped_pages.get(),
+            bytes_encoded: counters.bytes_encoded.get(),
+            failed_reads: counters.failed_reads.get(),
+            failed_writes: counters.failed_writes.get(),
+            failed_limit: counters.failed_limit.get(),
+            failed_memory: counters.failed_memory.get(),
+            invalid_io: counters.invalid_io.get(),
+            damaged_objects: counters.damaged_objects.get(),
+            ..Stats::default()
+        }
+    }
+}

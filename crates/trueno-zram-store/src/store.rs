@@ -1,0 +1,848 @@
+//! Read, write, discard: the control flow, readable from top to bottom.
+//!
+//! An object in the pool is
+//! ```text
+//! 0          4          8
+//! │ page u32 │ sum u32  │ block: 1 to 3832 bytes, as the entry says
+//! ```
+//! in native byte order: the memory never leaves the machine. The checksum is 32 bits of rapidhash
+//! over the block, mixed with page, codec and length, so an object that is read through a wrong
+//! entry does not pass either. A huge page has no header; its entry holds 24 bits of the same.
+//! (CRC-32C in hardware is as fast natively, and took most of a read in an emulated guest.)
+
+use crate::compact::Compactor;
+use crate::error::{CreateError, ReadError, WriteError};
+use crate::memory::Memory;
+use crate::plan::{Config, Growth, Plan};
+use crate::pool::{CLASS_COUNT, Current, HUGE, OBJECT_MAX, Pool, Slot, class_of};
+use crate::stats::{Counters, Stats};
+use crate::table::{self, Damaged, Entry};
+use rapidhash::v3::{DEFAULT_RAPID_SECRETS, rapidhash_v3_inline};
+use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use trueno_zram_core::codec::same::{fill_page_word, page_same_filled};
+use trueno_zram_core::{Choice, Codec, CodecId, PAGE_SIZE, Page, PageBytes, Scratch};
+
+/// Bytes before the block.
+pub(crate) const HEADER_BYTES: usize = 8;
+
+/// The longest block that is worth keeping: one byte more would take as much as the page itself.
+const BLOCK_MAX: usize = OBJECT_MAX - HEADER_BYTES;
+
+/// Size classes in which a step of maintenance looks for sparse slabs. At ten steps a second it has
+/// seen all of them every three seconds, and costs a store that has none next to nothing.
+const CLASSES_AT_A_TIME: usize = 4;
+
+/// Entries in a page of the table: 2 MiB of the store.
+const TABLE_PAGE_ENTRIES: u64 = (PAGE_SIZE / 8) as u64;
+
+/// Compressed pages, addressed by their number.
+pub struct Store {
+    plan: Plan,
+    pub(crate) memory: Memory,
+    pub(crate) pool: Pool,
+    codecs: Codecs,
+    mem_limit: AtomicU64,
+    growth: Growth,
+    /// A bit for each page of the table that an entry was ever written to. A store is far larger
+    /// than what it holds: looking at an entry in a page of the table that was never written
+    /// would cost memory for nothing.
+    written: Box<[AtomicU64]>,
+    /// The counts of all workers that live, and of those that ended.
+    counters: Mutex<(Vec<Arc<Counters>>, Counters)>,
+    compactor: Mutex<Compactor>,
+    /// Pages of memory in slabs that compaction emptied.
+    pub(crate) pages_compacted: AtomicU64,
+}
+
+/// The codecs, by place in the configuration and by what they decode.
+struct Codecs {
+    list: Vec<Arc<dyn Codec>>,
+    by_id: [Option<Arc<dyn Codec>>; 16],
+    selector: Arc<dyn trueno_zram_core::Selector>,
+}
+
+impl Store {
+    /// Makes an empty store in `memory`, which must read as zeros and have
+    /// [`Config::memory_bytes`]. With a reserve or all memory populated from the start, this
+    /// populates the table and that memory, and fails if the system has not enough.
+    pub fn create(config: Config, memory: Memory) -> Result<Store, CreateError> {
+        let plan = Plan::new(&config)?;
+        if memory.len() < plan.memory_bytes() {
+            return Err(CreateError::Memory {
+                needed: plan.memory_bytes(),
+                given: memory.len(),
+            });
+        }
+        let pool =
+            Pool::new(&plan, &memory, config.growth, config.mem_limit).map_err(CreateError::Os)?;
+        let written = plan.pages.div_ceil(TABLE_PAGE_ENTRIES).div_ceil(64) as usize;
+        let mut by_id: [Option<Arc<dyn Codec>>; 16] = Default::default();
+        for codec in &config.codecs {
+            by_id[codec.id() as usize] = Some(Arc::clone(codec));
+        }
+        let store = Store {
+            plan,
+            memory,
+            pool,
+            codecs: Codecs {
+                list: config.codecs,
+                by_id,
+                selector: config.selector,
+            },
+            mem_limit: AtomicU64::new(config.mem_limit.unwrap_or(0)),
+            growth: config.growth,
+            written: (0..written).map(|_| AtomicU64::new(0)).collect(),
+            counters: Mutex::default(),
+            compactor: Mutex::new(Compactor::new()),
+            pages_compacted: AtomicU64::new(0),
+        };
+        let slabs = match config.growth {
+            Growth::OnDemand => return Ok(store),
+            Growth::Reserve(_) => {
+                (store.pool.reserve_target() / crate::pool::SLAB_BYTES as u64) as u32
+            }
+            Growth::Populated => plan.slabs_populated,
+        };
+        store
+            .memory
+            .populate(0..store.plan.arena_offset)
+            .map_err(CreateError::Os)?;
+        store
+            .pool
+            .add_ready(&store.memory, slabs)
+            .map_err(CreateError::Os)?;
+        store.pool.watch_ready();
+        Ok(store)
+    }
+
+    /// Bytes of data the store can hold.
+    pub fn size(&self) -> u64 {
+        self.plan.pages * PAGE_SIZE as u64
+    }
+
+    /// Pages the store can hold.
+    pub fn pages(&self) -> u64 {
+        self.plan.pages
+    }
+
+    /// What one thread reads and writes through. Allocates; its calls do not.
+    pub fn worker(self: &Arc<Store>) -> Worker {
+        let counters = Arc::new(Counters::default());
+        self.lock_counters().0.push(Arc::clone(&counters));
+        let mut scratch = Scratch::new();
+        for codec in &self.codecs.list {
+            codec.prepare(&mut scratch);
+        }
+        Worker {
+            store: Arc::clone(self),
+            counters,
+            current: Current::new(),
+            buffers: Buffers {
+                scratch,
+                object: Box::new([0; PAGE_SIZE]),
+                page: Some(Page::boxed()),
+            },
+        }
+    }
+
+    /// What the store holds and has done.
+    pub fn stats(&self) -> Stats {
+        let sum = Counters::default();
+        {
+            let counters = self.lock_counters();
+            sum.absorb(&counters.1);
+            for one in &counters.0 {
+                sum.absorb(one);
+            }
+        }
+        let usage = self.pool.usage();
+        let table_pages: u32 = self
+            .written
+            .iter()
+            .map(|word| word.load(Relaxed).count_ones())
+            .sum();
+        Stats {
+            size: self.size(),
+            mem_used_total: usage.used,
+            mem_used_max: usage.used_max,
+            mem_limit: self.mem_limit.load(Relaxed),
+            table_bytes: match self.growth {
+                Growth::OnDemand => table_pages as u64 * PAGE_SIZE as u64,
+                _ => self.plan.pages * 8,
+            },
+            pages_compacted: self.pages_compacted.load(Relaxed),
+            reserve_bytes: usage.ready,
+            reserve_target: self.pool.reserve_target(),
+            reserve_min: usage.ready_min,
+            ..Stats::of(&sum)
+        }
+    }
+
+    /// Changes the limit of `mem_used_total`. Objects above a lower limit stay.
+    pub fn set_mem_limit(&self, limit: Option<u64>) -> Result<(), CreateError> {
+        if let Some(bytes) = limit.filter(|bytes| *bytes < crate::plan::MEM_LIMIT_MIN) {
+            return Err(CreateError::MemLimit(bytes));
+        }
+        self.pool.set_limit(limit);
+        self.mem_limit.store(limit.unwrap_or(0), Relaxed);
+        Ok(())
+    }
+
+    /// Lets `mem_used_max` start again from what is used now.
+    pub fn reset_mem_used_max(&self) {
+        self.pool.reset_used_max();
+    }
+
+    /// Does a bounded step of what is due: brings the reserve nearer to its target, populating or
+    /// giving back at most a MiB; else empties a sparse slab by moving its objects.
+    /// Returns whether there is more to do; an error when the system has no memory at the moment.
+    /// For one thread of the daemon; it holds up reads and writes of a page no longer than a copy.
+    pub fn maintain(&self) -> std::io::Result<bool> {
+        if self.pool.maintain(&self.memory)? {
+            return Ok(true);
+        }
+        Ok(self.compact_step(&mut self.lock_compactor(), CLASSES_AT_A_TIME))
+    }
+
+    /// Empties all sparse slabs now. Returns the bytes of memory in slabs that became free.
+    pub fn compact(&self) -> u64 {
+        let mut compactor = self.lock_compactor();
+        let before = self.pages_compacted.load(Relaxed);
+        while self.compact_step(&mut compactor, CLASS_COUNT) {}
+        (self.pages_compacted.load(Relaxed) - before) * PAGE_SIZE as u64
+    }
+
+    /// Sleeps until [`maintain`](Store::maintain) has something to do, or `timeout` is over.
+    pub fn wait_for_maintenance(&self, timeout: Duration) {
+        self.pool.wait(timeout);
+    }
+
+    /// Whether table, pool and statistics agree. Only while nobody reads or writes.
+    pub fn check(&self) -> Result<(), String> {
+        self.pool.check()?;
+        let (mut stored, mut same, mut zero, mut huge, mut bytes, mut slots) =
+            (0, 0, 0, 0, 0, 0u64);
+        for page in 0..self.plan.pages {
+            if !self.is_written(page) {
+                continue;
+            }
+            let entry =
+                table::peek(self.word(page)).map_err(|_| format!("page {page}: damaged"))?;
+            let place = match entry {
+                Entry::Empty => continue,
+                Entry::Same(word) => {
+                    same += 1;
+                    zero += (word == 0) as u64;
+                    None
+                }
+                Entry::Stored {
+                    codec: CodecId::Same,
+                    place,
+                    ..
+                } => {
+                    same += 1;
+                    Some(place)
+                }
+                Entry::Stored { length, place, .. } => {
+                    bytes += length as u64;
+                    Some(place)
+                }
+                Entry::Huge { place, .. } => {
+                    huge += 1;
+                    bytes += PAGE_SIZE as u64;
+                    Some(place)
+                }
+            };
+            stored += 1;
+            if let Some(place) = place {
+                slots += 1;
+                if !self.pool.is_slot_of(place, 1) {
+                    return Err(format!("page {page}: its slot at {place} is not taken"));
+                }
+            }
+        }
+        let taken = self.pool.taken();
+        if slots != taken {
+            return Err(format!("{slots} slots have a page, {taken} are taken"));
+        }
+        let stats = self.stats();
+        let counted = (
+            stats.pages_stored,
+            stats.same_pages,
+            stats.zero_pages,
+            stats.huge_pages,
+            stats.compr_data_size,
+        );
+        if counted != (stored, same, zero, huge, bytes) {
+            return Err(format!(
+                "counted {counted:?}, found {:?} (stored, same, zero, huge, bytes)",
+                (stored, same, zero, huge, bytes)
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn word(&self, page: u64) -> &AtomicU64 {
+        // SAFETY: the table's bytes are used through this function alone; the arena lies behind.
+        let table = unsafe {
+            self.memory
+                .words(self.plan.table_offset, self.plan.pages as usize)
+        };
+        &table[page as usize]
+    }
+
+    /// Whether the entry of `page` may be anything but empty.
+    pub(crate) fn is_written(&self, page: u64) -> bool {
+        let bit = page / TABLE_PAGE_ENTRIES;
+        self.written[(bit / 64) as usize].load(Acquire) >> (bit % 64) & 1 == 1
+    }
+
+    /// Makes the page of the table that holds the entry of `page` ready to be written.
+    fn set_written(&self, page: u64) -> Result<(), WriteError> {
+        if !self.is_written(page) {
+            let bit = page / TABLE_PAGE_ENTRIES;
+            if self.growth == Growth::OnDemand {
+                // A page fault that finds no memory would kill the process; this is an error.
+                let start = self.plan.table_offset + bit as usize * PAGE_SIZE;
+                self.memory
+                    .populate(start..start + PAGE_SIZE)
+                    .map_err(|_| WriteError::NoMemory)?;
+            }
+            self.written[(bit / 64) as usize].fetch_or(1 << (bit % 64), AcqRel);
+        }
+        Ok(())
+    }
+
+    fn lock_compactor(&self) -> std::sync::MutexGuard<'_, Compactor> {
+        self.compactor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_counters(&self) -> std::sync::MutexGuard<'_, (Vec<Arc<Counters>>, Counters)> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the object that `entry` names into `page`. The bytes have been copied out already:
+    /// the header and block into `object`, a huge page into `page`.
+    fn decode(
+        &self,
+        index: u64,
+        entry: Entry,
+        object: &PageBytes,
+        page: &mut PageBytes,
+        scratch: &mut Scratch,
+    ) -> Result<(), ReadError> {
+        match entry {
+            Entry::Empty => page.fill(0),
+            Entry::Same(word) => fill_page_word(page, word),
+            Entry::Huge { checksum, .. } => {
+                if checksum_huge(index, page) != checksum {
+                    return Err(ReadError::Corrupt);
+                }
+            }
+            Entry::Stored { codec, length, .. } => {
+                let (header, rest) = object.split_at(HEADER_BYTES);
+                let block = rest.get(..length as usize).ok_or(ReadError::Corrupt)?;
+                if header != header_of(index, codec, block) {
+                    return Err(ReadError::Corrupt);
+                }
+                if codec == CodecId::Same {
+                    let word = block.try_into().map_err(|_| ReadError::Corrupt)?;
+                    fill_page_word(page, u64::from_ne_bytes(word));
+                } else {
+                    let codec = self.codecs.by_id[codec as usize].as_ref();
+                    codec
+                        .ok_or(ReadError::Corrupt)?
+                        .decompress(block, page, scratch)
+                        .map_err(|_| ReadError::Corrupt)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the slot that `entry`, just taken out of the table, names really holds what page
+    /// `index` stored. Where the entry is damaged it may not.
+    fn is_slot_of_page(&self, index: u64, entry: Entry, buffer: &mut PageBytes) -> bool {
+        match entry {
+            Entry::Stored { length, place, .. } => {
+                let mut header = [0; 4];
+                if !self.pool.is_slot_of(place, HEADER_BYTES + length as usize) {
+                    return false;
+                }
+                // SAFETY: the object is no longer in the table and not yet free, so nobody writes
+                // to it; or the entry was damaged, and the bytes only decide that it is.
+                unsafe { self.memory.read(self.pool.offset(place), &mut header) };
+                u32::from_ne_bytes(header) == index as u32
+            }
+            Entry::Huge { checksum, place } => {
+                if !self.pool.is_slot_of(place, PAGE_SIZE) {
+                    return false;
+                }
+                // Without a header only the content can tell.
+                // SAFETY: as above.
+                unsafe { self.memory.read(self.pool.offset(place), buffer) };
+                checksum_huge(index, buffer) == checksum
+            }
+            Entry::Empty | Entry::Same(_) => false,
+        }
+    }
+
+    /// Copies out what `entry` names, for [`decode`](Store::decode).
+    ///
+    /// # Safety
+    /// `entry` is locked, so its object is neither freed nor changed meanwhile.
+    unsafe fn copy_out(
+        &self,
+        entry: Entry,
+        object: &mut PageBytes,
+        page: &mut PageBytes,
+    ) -> Result<(), ReadError> {
+        match entry {
+            Entry::Stored { place, .. } | Entry::Huge { place, .. }
+                if !self.pool.contains(place) =>
+            {
+                return Err(ReadError::Corrupt);
+            }
+            Entry::Stored { length, place, .. } => {
+                let bytes = object
+                    .get_mut(..HEADER_BYTES + length as usize)
+                    .ok_or(ReadError::Corrupt)?;
+                // SAFETY: nobody writes to an object between its publication and its end.
+                unsafe { self.memory.read(self.pool.offset(place), bytes) };
+            }
+            Entry::Huge { place, .. } => {
+                // SAFETY: as above.
+                unsafe { self.memory.read(self.pool.offset(place), page) };
+            }
+            Entry::Empty | Entry::Same(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("plan", &self.plan)
+            .field("stats", &self.stats())
+            .finish()
+    }
+}
+
+/// One thread's access to a [`Store`]: codec scratch, buffers, and the slabs it takes slots in.
+pub struct Worker {
+    store: Arc<Store>,
+    counters: Arc<Counters>,
+    current: Current,
+    buffers: Buffers,
+}
+
+/// What a worker writes to while it works.
+struct Buffers {
+    scratch: Scratch,
+    /// Header and block of the object that is written or read; a huge page that is checked.
+    object: Box<PageBytes>,
+    /// The page that a partial write changes; out while one is under way.
+    page: Option<Box<Page>>,
+}
+
+/// How a page is to be stored.
+enum Encoded {
+    Entry(Entry),
+    Object { codec: CodecId, length: u16 },
+    Huge,
+}
+
+impl Worker {
+    /// The store this worker works on.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Reads page `index`; one that was never written, or was discarded, is zeros. On an error
+    /// the content of `page` is unspecified.
+    pub fn read(&mut self, index: u64, page: &mut PageBytes) -> Result<(), ReadError> {
+        let result = self.read_uncounted(index, page);
+        self.counters.pages_read.add(1);
+        if let Err(error) = result {
+            self.count_read_error(error);
+        }
+        result
+    }
+
+    fn read_uncounted(&mut self, index: u64, page: &mut PageBytes) -> Result<(), ReadError> {
+        let store = &*self.store;
+        if index >= store.plan.pages {
+            return Err(ReadError::OutOfRange);
+        }
+        if !store.is_written(index) {
+            page.fill(0);
+            return Ok(());
+        }
+        let word = store.word(index);
+        let mut entry = table::peek(word).map_err(corrupt)?;
+        let buffers = &mut self.buffers;
+        if matches!(entry, Entry::Stored { .. } | Entry::Huge { .. }) {
+            let locked = table::lock(word);
+            entry = locked.entry().map_err(corrupt)?;
+            // SAFETY: the entry is locked until `locked` is dropped, behind this.
+            unsafe { store.copy_out(entry, &mut buffers.object, page)? };
+        }
+        store.decode(index, entry, &buffers.object, page, &mut buffers.scratch)
+    }
+
+    /// Writes page `index`. On an error the page holds what it held before.
+    pub fn write(&mut self, index: u64, page: &PageBytes) -> Result<(), WriteError> {
+        let result = self.write_uncounted(index, page);
+        self.count_write(result)
+    }
+
+    fn write_uncounted(&mut self, index: u64, page: &PageBytes) -> Result<(), WriteError> {
+        if index >= self.store.plan.pages {
+            return Err(WriteError::OutOfRange);
+        }
+        self.store.set_written(index)?;
+        let encoded = self.encode(index, page);
+        let entry = self.keep(index, encoded, page)?;
+        let old = table::swap(self.store.word(index), entry);
+        self.count_stored(entry);
+        self.end(index, old);
+        Ok(())
+    }
+
+    /// Changes the bytes of page `index` from `offset` on to `bytes`, leaving the others: one step
+    /// for all who read and write this page. On an error the page holds what it held before.
+    ///
+    /// # Panics
+    /// If `offset` and `bytes` reach beyond the page.
+    pub fn write_part(
+        &mut self,
+        index: u64,
+        offset: usize,
+        bytes: &[u8],
+    ) -> Result<(), WriteError> {
+        let part = offset..offset + bytes.len();
+        assert!(part.end <= PAGE_SIZE, "{part:?} reaches beyond the page");
+        self.update(index, |page| page[part].copy_from_slice(bytes))
+    }
+
+    /// Makes a part of page `index` zeros, in one step like [`write_part`](Worker::write_part).
+    ///
+    /// # Panics
+    /// If `offset` and `len` reach beyond the page.
+    pub fn zero_part(&mut self, index: u64, offset: usize, len: usize) -> Result<(), WriteError> {
+        assert!(
+            offset + len <= PAGE_SIZE,
+            "{len} bytes at {offset} reach beyond the page"
+        );
+        let store = &self.store;
+        if index < store.plan.pages
+            && (!store.is_written(index)
+                || matches!(
+                    table::peek(store.word(index)),
+                    Ok(Entry::Empty | Entry::Same(0))
+                ))
+        {
+            // Zeros already: nothing is stored for a part of nothing, and no memory is needed.
+            return Ok(());
+        }
+        self.update(index, |page| page[offset..offset + len].fill(0))
+    }
+
+    fn update(
+        &mut self,
+        index: u64,
+        change: impl FnOnce(&mut PageBytes),
+    ) -> Result<(), WriteError> {
+        let mut page = self
+            .buffers
+            .page
+            .take()
+            .expect("partial writes of one worker do not nest");
+        let result = self.update_uncounted(index, &mut page, change);
+        self.buffers.page = Some(page);
+        self.count_write(result)
+    }
+
+    fn update_uncounted(
+        &mut self,
+        index: u64,
+        page: &mut PageBytes,
+        change: impl FnOnce(&mut PageBytes),
+    ) -> Result<(), WriteError> {
+        let store = Arc::clone(&self.store);
+        if index >= store.plan.pages {
+            return Err(WriteError::OutOfRange);
+        }
+        store.set_written(index)?;
+        // Locked from here to the publication, so that of two partial writes none is lost. All
+        // that happens meanwhile is compression and, growing on demand, a wait for memory.
+        let locked = table::lock(store.word(index));
+        let old = locked.entry().map_err(|_| WriteError::Corrupt)?;
+        let buffers = &mut self.buffers;
+        // SAFETY: the entry is locked.
+        unsafe { store.copy_out(old, &mut buffers.object, page) }
+            .and_then(|()| store.decode(index, old, &buffers.object, page, &mut buffers.scratch))
+            .map_err(|_| WriteError::Corrupt)?;
+        change(page);
+        let encoded = self.encode(index, page);
+        let entry = self.keep(index, encoded, page)?;
+        locked.publish(entry);
+        self.count_stored(entry);
+        self.end(index, Ok(old));
+        Ok(())
+    }
+
+    /// Forgets `count` pages from `index` on: they read as zeros, and their memory is free.
+    pub fn discard(&mut self, index: u64, count: u64) -> Result<(), WriteError> {
+        let end = index
+            .checked_add(count)
+            .filter(|end| *end <= self.store.plan.pages);
+        let Some(end) = end else {
+            self.counters.invalid_io.add(1);
+            return Err(WriteError::OutOfRange);
+        };
+        let store = Arc::clone(&self.store);
+        let (mut page, mut freed) = (index, 0);
+        while page < end {
+            if !store.is_written(page) {
+                page = (page / TABLE_PAGE_ENTRIES + 1) * TABLE_PAGE_ENTRIES;
+                continue;
+            }
+            let word = store.word(page);
+            // Already empty at this moment: as good as discarding it now.
+            if table::peek(word) != Ok(Entry::Empty) {
+                let old = table::swap(word, Entry::Empty);
+                if old != Ok(Entry::Empty) {
+                    self.counters.pages_discarded.add(1);
+                    freed += 1;
+                }
+                self.end(page, old);
+            }
+            page += 1;
+        }
+        if freed > 0 {
+            // Slabs that a worker owns are its own to give back, be they empty or not.
+            store.pool.give_up_empty(&store.memory, &mut self.current);
+        }
+        Ok(())
+    }
+
+    /// Decides how `page` is stored; a block is left in the object buffer, with its header.
+    fn encode(&mut self, index: u64, page: &PageBytes) -> Encoded {
+        let Buffers {
+            scratch, object, ..
+        } = &mut self.buffers;
+        let (header, block) = object.split_at_mut(HEADER_BYTES);
+        let (codec, length) = if let Some(word) = page_same_filled(page) {
+            if let Some(entry) = Entry::same(word) {
+                return Encoded::Entry(entry);
+            }
+            block[..8].copy_from_slice(&word.to_ne_bytes());
+            (CodecId::Same, 8)
+        } else {
+            let codecs = &self.store.codecs;
+            let codec = match codecs.selector.select(page) {
+                Choice::Codec(number) => codecs.list.get(number as usize),
+                Choice::Raw => None,
+            };
+            let Some(codec) = codec else {
+                self.counters.skipped_pages.add(1);
+                return Encoded::Huge;
+            };
+            self.counters.pages_tried.add(1);
+            match codec.compress(page, &mut block[..BLOCK_MAX], scratch) {
+                Some(length) => (codec.id(), length),
+                None => return Encoded::Huge,
+            }
+        };
+        header.copy_from_slice(&header_of(index, codec, &block[..length]));
+        Encoded::Object {
+            codec,
+            length: length as u16,
+        }
+    }
+
+    /// Puts what [`encode`](Worker::encode) made into the pool; returns the entry to publish.
+    fn keep(
+        &mut self,
+        index: u64,
+        encoded: Encoded,
+        page: &PageBytes,
+    ) -> Result<Entry, WriteError> {
+        let Worker {
+            store,
+            current,
+            buffers,
+            ..
+        } = self;
+        match encoded {
+            Encoded::Entry(entry) => Ok(entry),
+            Encoded::Object { codec, length } => {
+                let bytes = &buffers.object[..HEADER_BYTES + length as usize];
+                let slot = store
+                    .pool
+                    .take(&store.memory, current, class_of(bytes.len()))?;
+                // SAFETY: the slot is ours alone until the entry is published.
+                unsafe { store.memory.write(store.pool.offset(slot.place), bytes) };
+                Ok(Entry::Stored {
+                    codec,
+                    length,
+                    place: slot.place,
+                })
+            }
+            Encoded::Huge => {
+                let slot = store.pool.take(&store.memory, current, HUGE)?;
+                // SAFETY: as above.
+                unsafe { store.memory.write(store.pool.offset(slot.place), page) };
+                Ok(Entry::Huge {
+                    checksum: checksum_huge(index, page),
+                    place: slot.place,
+                })
+            }
+        }
+    }
+
+    /// Counts an entry that has been published.
+    fn count_stored(&self, entry: Entry) {
+        let c = &*self.counters;
+        let bytes = match entry {
+            Entry::Empty => return,
+            Entry::Same(word) => {
+                c.same_pages.add(1);
+                c.zero_pages.add((word == 0) as u64);
+                0
+            }
+            Entry::Stored {
+                codec: CodecId::Same,
+                ..
+            } => {
+                c.same_pages.add(1);
+                0
+            }
+            Entry::Stored { length, .. } => {
+                c.pages_compressed.add(1);
+                length as u64
+            }
+            Entry::Huge { .. } => {
+                c.huge_pages.add(1);
+                c.huge_pages_since.add(1);
+                PAGE_SIZE as u64
+            }
+        };
+        c.pages_stored.add(1);
+        c.compr_bytes.add(bytes);
+        c.bytes_encoded.add(bytes);
+    }
+
+    /// Counts and frees what an entry named that has been replaced. If the entry was damaged, what
+    /// it names may belong to another page: nothing is freed then, and that memory is lost until
+    /// the store ends.
+    fn end(&mut self, index: u64, old: Result<Entry, Damaged>) {
+        let c = &*self.counters;
+        let Ok(old) = old else {
+            c.damaged_objects.add(1);
+            return;
+        };
+        let (bytes, place) = match old {
+            Entry::Empty => return,
+            Entry::Same(word) => {
+                c.same_pages.sub(1);
+                c.zero_pages.sub((word == 0) as u64);
+                (0, None)
+            }
+            Entry::Stored {
+                codec: CodecId::Same,
+                place,
+                ..
+            } => {
+                c.same_pages.sub(1);
+                (0, Some(place))
+            }
+            Entry::Stored { length, place, .. } => (length as u64, Some(place)),
+            Entry::Huge { place, .. } => {
+                c.huge_pages.sub(1);
+                (PAGE_SIZE as u64, Some(place))
+            }
+        };
+        c.pages_stored.sub(1);
+        c.compr_bytes.sub(bytes);
+        if let Some(place) = place {
+            if self
+                .store
+                .is_slot_of_page(index, old, &mut self.buffers.object)
+            {
+                // This thread alone took the entry out of the table, so the slot is its own.
+                self.store.pool.free(&self.store.memory, Slot { place });
+            } else {
+                c.damaged_objects.add(1);
+            }
+        }
+    }
+
+    fn count_read_error(&self, error: ReadError) {
+        let c = &*self.counters;
+        c.failed_reads.add(1);
+        match error {
+            ReadError::OutOfRange => c.invalid_io.add(1),
+            ReadError::Corrupt => c.damaged_objects.add(1),
+        }
+    }
+
+    fn count_write(&self, result: Result<(), WriteError>) -> Result<(), WriteError> {
+        let c = &*self.counters;
+        c.pages_written.add(1);
+        if let Err(error) = result {
+            c.failed_writes.add(1);
+            match error {
+                WriteError::OutOfRange => c.invalid_io.add(1),
+                WriteError::Limit => c.failed_limit.add(1),
+                WriteError::NoMemory => c.failed_memory.add(1),
+                WriteError::Corrupt => c.damaged_objects.add(1),
+            }
+        }
+        result
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.store
+            .pool
+            .give_up_all(&self.store.memory, &mut self.current);
+        let mut counters = self.store.lock_counters();
+        counters.0.retain(|one| !Arc::ptr_eq(one, &self.counters));
+        counters.1.absorb(&self.counters);
+    }
+}
+
+fn corrupt(_: Damaged) -> ReadError {
+    ReadError::Corrupt
+}
+
+/// What stands before `block` in an object.
+fn header_of(index: u64, codec: CodecId, block: &[u8]) -> [u8; HEADER_BYTES] {
+    let checksum = (checksum(index, codec as u64, block) >> 32) as u32;
+    let mut header = [0; HEADER_BYTES];
+    header[..4].copy_from_slice(&(index as u32).to_ne_bytes());
+    header[4..].copy_from_slice(&checksum.to_ne_bytes());
+    header
+}
+
+/// The checksum of a huge page, for its entry: 24 bits.
+fn checksum_huge(index: u64, page: &PageBytes) -> u32 {
+    (checksum(index, 0, page) >> 40) as u32
+}
+
+/// Rapidhash of `bytes`, told apart by page, codec and length: an object that is read through a
+/// wrong entry does not pass either. The `PROTECTED` form, which no word of the input can make
+/// forget what came before.
+fn checksum(index: u64, codec: u64, bytes: &[u8]) -> u64 {
+    let place = index << 20 | codec << 16 | bytes.len() as u64;
+    let hash = rapidhash_v3_inline::<true, false, true>(bytes, &DEFAULT_RAPID_SECRETS);
+    hash ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}

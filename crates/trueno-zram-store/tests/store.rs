@@ -1,0 +1,393 @@
+//! What a store promises, one claim a test.
+
+mod common;
+
+use common::Random;
+use std::sync::Arc;
+use trueno_zram_core::codec::lz4::Lz4;
+use trueno_zram_core::{PAGE_SIZE, Page};
+use trueno_zram_store::{Config, CreateError, Growth, Memory, ReadError, Store, WriteError};
+
+fn store(config: Config) -> Arc<Store> {
+    let memory = Memory::anonymous(config.memory_bytes().unwrap()).unwrap();
+    Arc::new(Store::create(config, memory).unwrap())
+}
+
+fn noise(seed: u64) -> Page {
+    let mut page = Page::ZERO;
+    Random::new(seed).bytes(&mut page[..]);
+    page
+}
+
+#[test]
+fn same_filled_pages_take_no_memory_unless_their_word_is_odd() {
+    let store = store(Config::new(1 << 20, Arc::new(Lz4)));
+    let mut worker = store.worker();
+    let mut back = Page::ZERO;
+    let words = [0, 1, u64::MAX, 0x5a5a_5a5a_5a5a_5a5a, 0x7123_4567_89ab_cdef];
+    for (index, word) in words.into_iter().enumerate() {
+        let mut page = Page::ZERO;
+        page.as_chunks_mut::<8>().0.fill(word.to_ne_bytes());
+        worker.write(index as u64, &page).unwrap();
+        worker.read(index as u64, &mut back).unwrap();
+        assert_eq!(page, back);
+        let used = store.stats().mem_used_total;
+        assert_eq!(
+            used > 0,
+            word == 0x7123_4567_89ab_cdef,
+            "word {word:x}: {used} bytes"
+        );
+    }
+    let stats = store.stats();
+    assert_eq!(
+        (stats.pages_stored, stats.same_pages, stats.zero_pages),
+        (5, 5, 1)
+    );
+    assert_eq!((stats.compr_data_size, stats.huge_pages), (0, 0));
+}
+
+#[test]
+fn a_huge_page_takes_a_page() {
+    let store = store(Config::new(16 << 20, Arc::new(Lz4)));
+    let mut worker = store.worker();
+    for index in 0..1024 {
+        worker.write(index, &noise(index)).unwrap();
+    }
+    let stats = store.stats();
+    assert_eq!((stats.huge_pages, stats.huge_pages_since), (1024, 1024));
+    assert_eq!(
+        (stats.compr_data_size, stats.mem_used_total),
+        (4 << 20, 4 << 20)
+    );
+}
+
+#[test]
+fn at_the_limit_writes_fail_and_everything_else_goes_on() {
+    let mut config = Config::new(64 << 20, Arc::new(Lz4));
+    config.mem_limit = Some(2 << 20);
+    let store = store(config);
+    let mut worker = store.worker();
+    let mut full = 0;
+    while worker.write(full, &noise(full)).is_ok() {
+        full += 1;
+    }
+    assert_eq!(full, 512, "2 MiB hold 512 huge pages");
+    assert_eq!(worker.write(full, &noise(full)), Err(WriteError::Limit));
+    let mut page = Page::ZERO;
+    for index in 0..full {
+        worker.read(index, &mut page).unwrap();
+        assert_eq!(page, noise(index));
+    }
+    worker.write(3, &Page::ZERO).unwrap();
+    worker.write(full, &noise(full)).unwrap();
+    worker.discard(0, 100).unwrap();
+    for index in 0..99 {
+        worker.write(index, &noise(index)).unwrap();
+    }
+    let stats = store.stats();
+    assert_eq!((stats.failed_writes, stats.failed_limit), (2, 2));
+    assert!(stats.mem_used_max <= stats.mem_limit);
+    store.set_mem_limit(Some(3 << 20)).unwrap();
+    worker.write(1000, &noise(1)).unwrap();
+    assert!(matches!(
+        store.set_mem_limit(Some(4095)),
+        Err(CreateError::MemLimit(4095))
+    ));
+    drop(worker);
+    store.check().unwrap();
+}
+
+#[test]
+fn a_failed_overwrite_keeps_the_old_page() {
+    let mut config = Config::new(64 << 20, Arc::new(Lz4));
+    config.mem_limit = Some(1 << 20);
+    let store = store(config);
+    let mut worker = store.worker();
+    worker.write(0, &Page([7; PAGE_SIZE])).unwrap();
+    let mut index = 1;
+    while worker.write(index, &noise(index)).is_ok() {
+        index += 1;
+    }
+    assert_eq!(worker.write(0, &noise(0)), Err(WriteError::Limit));
+    assert_eq!(
+        worker.write_part(0, 8, &noise(0)[..1000]),
+        Err(WriteError::Limit)
+    );
+    let mut page = Page::ZERO;
+    worker.read(0, &mut page).unwrap();
+    assert_eq!(page, Page([7; PAGE_SIZE]));
+}
+
+#[test]
+fn an_empty_reserve_fails_at_once_and_maintenance_fills_it() {
+    let mut config = Config::new(64 << 20, Arc::new(Lz4));
+    config.growth = Growth::Reserve(1 << 20);
+    let store = store(config);
+    let stats = store.stats();
+    assert_eq!(
+        (stats.reserve_bytes, stats.reserve_target),
+        (1 << 20, 1 << 20)
+    );
+    let mut worker = store.worker();
+    let mut index = 0;
+    while worker.write(index, &noise(index)).is_ok() {
+        index += 1;
+    }
+    assert_eq!(index, 256);
+    assert_eq!(store.stats().failed_memory, 1);
+    while store.maintain().unwrap() {}
+    assert_eq!(store.stats().reserve_bytes, 1 << 20);
+    worker.write(index, &noise(index)).unwrap();
+    assert_eq!(store.stats().reserve_min, 0);
+}
+
+#[test]
+fn memory_above_the_reserve_goes_back_to_the_system() {
+    let mut config = Config::new(64 << 20, Arc::new(Lz4));
+    config.growth = Growth::Reserve(1 << 20);
+    let store = store(config);
+    let mut worker = store.worker();
+    for index in 0..4096 {
+        worker.write(index, &noise(index)).unwrap();
+        store.maintain().unwrap();
+    }
+    worker.discard(0, 4096).unwrap();
+    while store.maintain().unwrap() {}
+    let stats = store.stats();
+    assert_eq!(stats.mem_used_total, 0);
+    assert!(stats.reserve_bytes <= 3 << 20, "{}", stats.reserve_bytes);
+    store.check().unwrap();
+}
+
+#[test]
+fn a_discarded_store_gives_its_memory_back() {
+    let file = tempfile::tempfile_in("/dev/shm").unwrap();
+    let blocks = |file: &std::fs::File| {
+        use std::os::unix::fs::MetadataExt;
+        file.metadata().unwrap().blocks() * 512
+    };
+    let config = Config::new(1 << 40, Arc::new(Lz4));
+    let memory =
+        Memory::from_file(file.try_clone().unwrap(), config.memory_bytes().unwrap()).unwrap();
+    let store = Arc::new(Store::create(config, memory).unwrap());
+    let mut worker = store.worker();
+    worker.discard(0, store.pages()).unwrap();
+    let mut page = Page::ZERO;
+    for index in (0..store.pages()).step_by(100_003) {
+        worker.read(index, &mut page).unwrap();
+    }
+    assert_eq!(
+        blocks(&file),
+        0,
+        "looking at an untouched TiB costs nothing"
+    );
+    for index in 0..8192 {
+        worker.write(index * 7, &noise(index)).unwrap();
+    }
+    assert!(blocks(&file) >= 32 << 20);
+    worker.discard(0, store.pages()).unwrap();
+    drop(worker);
+    assert!(blocks(&file) <= 3 << 20, "{} bytes are left", blocks(&file));
+}
+
+#[test]
+fn a_flipped_bit_is_an_error_and_never_a_wrong_page() {
+    use std::os::unix::fs::FileExt;
+    let file = tempfile::tempfile_in("/dev/shm").unwrap();
+    let config = Config::new(1 << 20, Arc::new(Lz4));
+    let bytes = config.memory_bytes().unwrap();
+    let memory = Memory::from_file(file.try_clone().unwrap(), bytes).unwrap();
+    let store = Arc::new(Store::create(config, memory).unwrap());
+    let mut worker = store.worker();
+    let mut random = Random::new(5);
+    let mut page = Page::ZERO;
+    page.fill(b'x');
+    random.bytes(&mut page[..900]);
+    let pages = [page, noise(1)];
+    for (index, page) in pages.iter().enumerate() {
+        worker.write(index as u64, page).unwrap();
+    }
+    // The arena: everything behind superblock and table, which end below 64 KiB here.
+    let mut arena = vec![0; 1 << 17];
+    file.read_exact_at(&mut arena, 1 << 16).unwrap();
+    let used: Vec<usize> = (0..arena.len()).filter(|at| arena[*at] != 0).collect();
+    let mut back = Page::ZERO;
+    let mut found = 0;
+    for _ in 0..3000 {
+        let at = used[random.below(used.len() as u64) as usize];
+        let bit = 1 << random.below(8);
+        file.write_all_at(&[arena[at] ^ bit], (1 << 16) + at as u64)
+            .unwrap();
+        for (index, page) in pages.iter().enumerate() {
+            match worker.read(index as u64, &mut back) {
+                Ok(()) => assert!(back == *page, "byte {at}: wrong bytes"),
+                Err(error) => {
+                    assert_eq!(error, ReadError::Corrupt);
+                    found += 1;
+                }
+            }
+        }
+        file.write_all_at(&[arena[at]], (1 << 16) + at as u64)
+            .unwrap();
+    }
+    assert_eq!(found, 3000, "every bit counts");
+    assert_eq!(store.stats().damaged_objects, 3000);
+}
+
+#[test]
+fn pages_beyond_the_end_are_refused_and_counted() {
+    let store = store(Config::new(1 << 20, Arc::new(Lz4)));
+    let mut worker = store.worker();
+    let mut page = Page::ZERO;
+    assert_eq!(worker.read(256, &mut page), Err(ReadError::OutOfRange));
+    assert_eq!(worker.write(256, &page), Err(WriteError::OutOfRange));
+    assert_eq!(
+        worker.write_part(u64::MAX, 0, &[1]),
+        Err(WriteError::OutOfRange)
+    );
+    assert_eq!(worker.zero_part(256, 0, 1), Err(WriteError::OutOfRange));
+    assert_eq!(worker.discard(255, 2), Err(WriteError::OutOfRange));
+    assert_eq!(worker.discard(1, u64::MAX), Err(WriteError::OutOfRange));
+    assert_eq!(store.stats().invalid_io, 6);
+}
+
+/// What stays of many pages lies in slabs that are nearly empty, until compaction moves it together.
+#[test]
+fn compaction_gives_the_memory_of_sparse_slabs_back() {
+    let mut config = Config::new(256 << 20, Arc::new(Lz4));
+    config.mem_limit = Some(64 << 20);
+    let store = store(config);
+    let mut worker = store.worker();
+    let mut random = Random::new(9);
+    let page = |index: u64| {
+        let mut page = Page([b'c'; PAGE_SIZE]);
+        let noise = 100 + (index * 7919 % 2000) as usize;
+        Random::new(index).bytes(&mut page[..noise]);
+        page
+    };
+    for index in 0..20_000 {
+        worker.write(index, &page(index)).unwrap();
+    }
+    let full = store.stats();
+    let kept: Vec<u64> = (0..20_000).filter(|_| random.below(20) == 0).collect();
+    for index in 0..20_000 {
+        if kept.binary_search(&index).is_err() {
+            worker.discard(index, 1).unwrap();
+        }
+    }
+    let sparse = store.stats();
+    assert!(
+        sparse.mem_used_total > full.mem_used_total / 2,
+        "not sparse: {sparse:?}"
+    );
+    let freed = store.compact();
+    store.check().unwrap();
+    let dense = store.stats();
+    assert_eq!(sparse.mem_used_total - dense.mem_used_total, freed);
+    assert_eq!(dense.pages_compacted * PAGE_SIZE as u64, freed);
+    // One slab of each class stays, be it ever so empty: 7 MiB at most.
+    assert!(
+        dense.mem_used_total < dense.compr_data_size * 3 / 2 + (7 << 20),
+        "{dense:?}"
+    );
+    let mut back = Page::ZERO;
+    for index in kept {
+        worker.read(index, &mut back).unwrap();
+        assert!(back == page(index), "page {index}");
+    }
+    worker.discard(0, 20_000).unwrap();
+    assert_eq!(store.stats().mem_used_total, 0);
+}
+
+fn page_with_noise(seed: u64, noise: usize) -> Page {
+    let mut page = Page([b'x'; PAGE_SIZE]);
+    Random::new(seed).bytes(&mut page[..noise]);
+    page
+}
+
+/// Fragmentation at its worst: of each slab little is left, and every new page needs a slot of
+/// another class.
+#[test]
+fn without_a_limit_no_order_of_writes_runs_out_of_room() {
+    let store = store(Config::new(64 << 20, Arc::new(Lz4)));
+    let mut worker = store.worker();
+    let pages = store.pages();
+    for index in 0..pages {
+        worker.write(index, &page_with_noise(index, 1300)).unwrap();
+    }
+    let mut order: Vec<u64> = (0..pages).collect();
+    let mut random = Random::new(7);
+    for at in (1..order.len()).rev() {
+        order.swap(at, random.below(at as u64 + 1) as usize);
+    }
+    for index in order {
+        worker.write(index, &noise(index)).unwrap();
+    }
+}
+
+/// One live page at a time, of every size there is: slabs in which nothing is left must not stand
+/// in the way of the next, be it under a limit, with a reserve, or with many workers.
+#[test]
+fn empty_slabs_of_other_classes_are_given_up_when_memory_is_short() {
+    let cycle = |worker: &mut trueno_zram_store::Worker| {
+        for noise in (16..3900).step_by(8) {
+            worker
+                .write(0, &page_with_noise(noise as u64, noise))
+                .unwrap();
+        }
+        worker.write(0, &Page::ZERO).unwrap();
+    };
+    let mut limited = Config::new(64 << 20, Arc::new(Lz4));
+    limited.mem_limit = Some(1 << 20);
+    cycle(&mut store(limited).worker());
+    let mut reserved = Config::new(64 << 20, Arc::new(Lz4));
+    reserved.growth = Growth::Reserve(1 << 20);
+    cycle(&mut store(reserved).worker());
+    let small = store(Config::new(1 << 20, Arc::new(Lz4)));
+    let mut workers: Vec<_> = (0..8).map(|_| small.worker()).collect();
+    workers.iter_mut().for_each(cycle);
+}
+
+/// Every bit of a table entry flipped in turn: reading the page is right or an error, and
+/// overwriting it harms no other page.
+#[test]
+fn a_damaged_entry_harms_no_other_page() {
+    use std::os::unix::fs::FileExt;
+    for bit in 0..63 {
+        for noise in [1300, PAGE_SIZE] {
+            let file = tempfile::tempfile_in("/dev/shm").unwrap();
+            let config = Config::new(1 << 20, Arc::new(Lz4));
+            let bytes = config.memory_bytes().unwrap();
+            let memory = Memory::from_file(file.try_clone().unwrap(), bytes).unwrap();
+            let store = Arc::new(Store::create(config, memory).unwrap());
+            let mut worker = store.worker();
+            for index in 0..20 {
+                worker.write(index, &page_with_noise(index, noise)).unwrap();
+            }
+            let at = 4096 + 8 * 3;
+            let mut entry = [0; 8];
+            file.read_exact_at(&mut entry, at).unwrap();
+            let flipped = u64::from_ne_bytes(entry) ^ (1 << bit);
+            file.write_all_at(&flipped.to_ne_bytes(), at).unwrap();
+            let mut back = Page::ZERO;
+            let read = worker.read(3, &mut back);
+            // State `same` needs no object that could contradict it.
+            let same = flipped >> 60 & 7 <= 1;
+            assert!(
+                same || read.is_err() || back == page_with_noise(3, noise),
+                "bit {bit}"
+            );
+            worker.write(3, &Page::ZERO).unwrap();
+            for index in 30..60 {
+                worker.write(index, &page_with_noise(index, noise)).unwrap();
+            }
+            for index in (0..20).filter(|index| *index != 3) {
+                worker.read(index, &mut back).unwrap();
+                assert!(
+                    back == page_with_noise(index, noise),
+                    "bit {bit}, page {index}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,21 @@
+# claim: swapping 700 MB of real memory on a 512 MB machine takes no more than twice as long as on the kernel's zram
+# mem: 512
+# pages: yes
+# tier: long
+# timeout: 800
+. /test/lib.sh
+watch_for_hangs
+make_zram_swap 640M
+press --mb 700 --passes 2 --pages /test/pages.raw
+[ "$hog_status" = 0 ] || fail "the hog fails on zram: $hog_line"
+press_report "swap_zram zram"
+zram_ms=$(value_of total_ms "$hog_line")
+end_zram_swap
+make_swap 640M --reserve 16M
+press --mb 700 --passes 2 --pages /test/pages.raw
+press_report "swap_zram ublk"
+swap_held
+our_ms=$(value_of total_ms "$hog_line")
+report "swap_zram time against zram: $(awk -v a="$our_ms" -v b="$zram_ms" 'BEGIN { printf "%.2f", a / b }')"
+[ "$our_ms" -le $((2 * zram_ms)) ] || slow "$our_ms ms against $zram_ms ms"
+end_swap
