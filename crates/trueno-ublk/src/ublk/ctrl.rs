@@ -27,6 +27,8 @@ pub enum Error {
     NoDriver,
     /// `modprobe ublk_drv` did not succeed; what it said.
     LoadModule(String),
+    /// `modprobe` could not be run, so whether there is a driver is not known.
+    NoModprobe(io::Error),
     /// The control device could not be opened.
     Open(io::Error),
     /// No io_uring for commands.
@@ -59,11 +61,24 @@ impl fmt::Display for Error {
         match self {
             Error::NoDriver => write!(
                 f,
-                "no {}: this kernel has no ublk driver loaded; try `modprobe ublk_drv` (Linux 6.0 \
-                 or later with CONFIG_BLK_DEV_UBLK)",
+                "this kernel has no ublk driver loaded (no {}): try `modprobe ublk_drv` (Linux \
+                 6.0 or later with CONFIG_BLK_DEV_UBLK)",
                 sys::CONTROL_PATH
             ),
-            Error::LoadModule(said) => write!(f, "modprobe ublk_drv failed: {said}"),
+            Error::LoadModule(said) => {
+                write!(
+                    f,
+                    "this kernel has no ublk driver (modprobe ublk_drv: {said})"
+                )
+            }
+            Error::NoModprobe(e) if e.kind() == io::ErrorKind::NotFound => f.write_str(
+                "the ublk driver is not loaded, and there is no program `modprobe` to load it: \
+                 install kmod, or load ublk_drv another way",
+            ),
+            Error::NoModprobe(e) => write!(
+                f,
+                "the ublk driver is not loaded, and `modprobe ublk_drv` cannot be run: {e}"
+            ),
             Error::Open(e) if is_permission(e.raw_os_error()) => {
                 write!(f, "cannot open {}: needs root", sys::CONTROL_PATH)
             }
@@ -111,14 +126,8 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Error::Open(e) | Error::Ring(e) => Some(e),
-            _ => None,
-        }
-    }
-}
+// The sentences tell the cause, so there is no `source` that would tell it again.
+impl std::error::Error for Error {}
 
 /// A device in a sentence.
 struct Named(Option<u32>);
@@ -163,10 +172,12 @@ pub fn load_module() -> Result<(), Error> {
     let output = Command::new("modprobe")
         .arg("ublk_drv")
         .output()
-        .map_err(|e| Error::LoadModule(e.to_string()))?;
+        .map_err(Error::NoModprobe)?;
     if !output.status.success() {
+        // It speaks of itself and of the program that called it; its last words are the cause.
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(Error::LoadModule(said.trim().to_string()));
+        let cause = said.trim().lines().last().unwrap_or("it said nothing");
+        return Err(Error::LoadModule(cause.trim().to_string()));
     }
     if available() {
         Ok(())
