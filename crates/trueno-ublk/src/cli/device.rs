@@ -54,7 +54,7 @@ pub fn find(run_dir: &RunDir, text: &str) -> anyhow::Result<Found> {
             return Ok(found);
         }
     }
-    bail!("there is no device {text} of ours: `trueno-ublk list` shows those that exist")
+    bail!("there is no device {text:?} of ours: `trueno-ublk list` shows those that exist")
 }
 
 /// Like [`find`], but alive.
@@ -67,6 +67,21 @@ pub fn find_alive(run_dir: &RunDir, text: &str) -> anyhow::Result<Info> {
 /// What to say of a device whose daemon is gone.
 pub fn dead(id: u32) -> String {
     format!("the daemon of device {id} is dead: `trueno-ublk remove {id}` cleans up after it")
+}
+
+/// Like [`dead`], of one or several.
+pub fn all_dead(ids: &[u32]) -> String {
+    match ids {
+        [id] => dead(*id),
+        _ => {
+            let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+            format!(
+                "the daemons of the devices {} are dead: `trueno-ublk remove` with each number \
+                 cleans up after them",
+                ids.join(", ")
+            )
+        }
+    }
 }
 
 /// What to say when the run directory cannot be looked into.

@@ -6,12 +6,14 @@ use crate::control::client;
 use crate::control::protocol::{Info, Op, Removed};
 use crate::daemon::{self, RunDir, sys};
 use anyhow::Context as _;
+use clap::builder::NonEmptyStringValueParser;
 use std::io::Write as _;
 use trueno_zram_cli::usage::Usage;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The device: its number or its path
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     device: String,
     /// Also while it is mounted; swap is brought back to memory first
     #[arg(long)]

@@ -4,11 +4,13 @@ use super::{Failure, device, output};
 use crate::control::client;
 use crate::control::protocol::Op;
 use crate::daemon::RunDir;
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::Value;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The device: its number or its path
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     device: String,
 }
 

@@ -5,12 +5,14 @@ use crate::control::client;
 use crate::control::protocol::{Info, Op, Stat};
 use crate::daemon::RunDir;
 use crate::daemon::harden;
+use clap::builder::NonEmptyStringValueParser;
 use trueno_zram_cli::human::{format_ratio, format_size};
 use trueno_zram_cli::table::{Align, Table};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The device: its number or its path; may be left out if there is only one
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     device: Option<String>,
     /// Print the nine numbers of the kernel's mm_stat
     #[arg(long, group = "form")]
@@ -43,15 +45,20 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn the_only_one(run_dir: &RunDir) -> Result<Info, Failure> {
-    let mut alive: Vec<Info> = device::all(run_dir)?
-        .into_iter()
-        .filter_map(|f| f.info)
-        .collect();
+    let mut alive = Vec::new();
+    let mut dead = Vec::new();
+    for found in device::all(run_dir)? {
+        match found.info {
+            Some(info) => alive.push(info),
+            None => dead.push(found.id),
+        }
+    }
     match (alive.pop(), alive.len()) {
         (Some(info), 0) => Ok(info),
-        (None, _) => {
+        (None, _) if dead.is_empty() => {
             Err(anyhow::anyhow!("there are no devices: `trueno-ublk create` makes one").into())
         }
+        (None, _) => Err(anyhow::Error::msg(device::all_dead(&dead)).into()),
         (Some(_), others) => Err(Failure::Usage(format!(
             "there are {} devices: name one of those that `trueno-ublk list` shows",
             others + 1
