@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use std::io::Write as _;
 use std::path::Path;
@@ -10,6 +9,7 @@ use std::process::ExitCode;
 use trueno_zram_cli::human::{format_ratio, format_size};
 use trueno_zram_cli::sysfs::{SYS_BLOCK, ZramDevice, zram_devices};
 use trueno_zram_cli::table::{Align, Table};
+use trueno_zram_cli::{arguments, output};
 
 /// Shows the kernel's zram devices
 #[derive(Parser)]
@@ -39,29 +39,26 @@ struct List {
 }
 
 fn main() -> ExitCode {
-    let Command::List(list) = Cli::parse().command;
-    match run(&list) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // If not even this can be written, the status still says it.
-            let _ = writeln!(std::io::stderr(), "trueno-zram: {error:#}");
-            ExitCode::from(1)
-        }
-    }
+    let (sentence, status) = match arguments::parse::<Cli>() {
+        Ok(cli) => match run(&cli.command) {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => (format!("{error:#}"), 1),
+        },
+        Err(usage) => (usage, 2),
+    };
+    // If not even this can be written, the status still says it.
+    let _ = writeln!(std::io::stderr(), "trueno-zram: {sentence}");
+    ExitCode::from(status)
 }
 
-fn run(list: &List) -> anyhow::Result<()> {
+fn run(Command::List(list): &Command) -> anyhow::Result<()> {
     let devices = zram_devices(Path::new(SYS_BLOCK))?;
-    let text = if list.json {
-        serde_json::to_string_pretty(&devices).context("cannot write JSON")? + "\n"
+    if list.json {
+        output::print_json(&devices)?;
     } else {
-        table(&devices, list.bytes).render(!list.noheadings)
-    };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // The reader has seen enough (`| head`).
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("cannot write to standard output"),
+        output::print(&table(&devices, list.bytes).render(!list.noheadings))?;
     }
+    Ok(())
 }
 
 /// zramctl's columns.

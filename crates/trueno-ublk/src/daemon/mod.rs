@@ -120,7 +120,7 @@ fn loop_permits(plan: &Plan, chosen: &Chosen) -> anyhow::Result<()> {
         return Err(refused(PlanError::SwapOnLoop));
     }
     match plan.depth {
-        Some(depth) => Err(refused(PlanError::DepthOnLoop(depth))),
+        Some(depth) => Err(refused(PlanError::DepthOnLoop(depth.into()))),
         None => Ok(()),
     }
 }
