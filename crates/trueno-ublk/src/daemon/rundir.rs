@@ -10,6 +10,10 @@
 //!
 //! A daemon that was killed leaves all this behind, but not the lock. So a lock that can be taken
 //! beside files that exist means: dead.
+//!
+//! Who may write here may have root write, unmount and believe what he likes. So the directory is
+//! used only if it is root's (or our own) and nobody else can write to it, and no file in it is
+//! opened through a symbolic link.
 #![forbid(unsafe_code)]
 
 use super::sys;
@@ -17,7 +21,7 @@ use anyhow::{Context as _, bail};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::linux::fs::MetadataExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -82,6 +86,30 @@ impl RunDir {
         self.path.join(format!("{id}.lock"))
     }
 
+    /// Refuses a directory that others can write to. None at all is fine.
+    fn check(&self) -> io::Result<()> {
+        let meta = match std::fs::metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        let (owner, mode) = (meta.st_uid(), meta.permissions().mode());
+        let shown = self.path.display();
+        let other = format!("or name another directory in {VARIABLE}");
+        if owner != 0 && owner != sys::user() {
+            Err(io::Error::other(format!(
+                "it belongs to the user with the id {owner}, who could put anything there: \
+                 `chown root {shown}`, {other}"
+            )))
+        } else if mode & 0o022 != 0 {
+            Err(io::Error::other(format!(
+                "others can write to it (mode {:o}): `chmod go-w {shown}`, {other}",
+                mode & 0o7777
+            )))
+        } else {
+            Ok(())
+        }
+    }
+
     /// Makes the directory if there is none, and gives its path as the kernel spells it.
     pub fn create(&self) -> anyhow::Result<RunDir> {
         let shown = self.path.display();
@@ -90,6 +118,8 @@ impl RunDir {
             .mode(0o700)
             .create(&self.path)
             .with_context(|| format!("cannot make the directory {shown}"))?;
+        self.check()
+            .with_context(|| format!("cannot use the directory {shown}"))?;
         let path = self
             .path
             .canonicalize()
@@ -99,6 +129,7 @@ impl RunDir {
 
     /// The numbers that have files here, in order. No directory: none.
     pub fn ids(&self) -> io::Result<Vec<u32>> {
+        self.check()?;
         let entries = match std::fs::read_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other?,
@@ -120,7 +151,8 @@ impl RunDir {
         if UnixStream::connect(self.socket(id)).is_ok() {
             return Ok(State::Alive);
         }
-        let file = match File::open(self.lock(id)) {
+        let mut options = OpenOptions::new();
+        let file = match open(&self.lock(id), options.read(true)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(if self.mounts(id).exists() {
                     State::Dead
@@ -141,6 +173,7 @@ impl RunDir {
 
     /// The lowest number that nobody here has.
     pub fn lowest_free(&self, taken_elsewhere: impl Fn(u32) -> bool) -> io::Result<u32> {
+        self.check()?;
         let mut id = 0;
         while taken_elsewhere(id) || self.state(id)? == State::Alive {
             id += 1;
@@ -157,13 +190,9 @@ impl RunDir {
             if attempt > 0 {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false);
+            let file = open(&path, &mut options)
                 .with_context(|| format!("cannot open {}", path.display()))?;
             match file.try_lock() {
                 Ok(()) => {}
@@ -239,6 +268,20 @@ impl Drop for Taken {
         // Last, and while still locked: see `take`.
         let _ = std::fs::remove_file(self.run_dir.lock(self.id));
     }
+}
+
+/// Opens a file of a run directory, which is the owner's alone, and never through a symbolic link.
+pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let opened = options
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path);
+    opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => {
+            io::Error::other("it is a symbolic link, which is not ours: remove it")
+        }
+        _ => error,
+    })
 }
 
 fn subdirectories(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -325,6 +368,57 @@ mod tests {
         let taken = run_dir.take(3).unwrap().expect("the dead do not hold it");
         assert!(!run_dir.socket(3).exists() && !run_dir.mounts(3).exists());
         drop(taken);
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_refused() {
+        let (_root, run_dir) = run_dir();
+        let set_mode = |mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(run_dir.path(), mode).unwrap();
+        };
+        for mode in [0o777, 0o1777, 0o770, 0o702] {
+            set_mode(mode);
+            for error in [
+                run_dir.ids().unwrap_err().to_string(),
+                run_dir.lowest_free(|_| false).unwrap_err().to_string(),
+                format!("{:#}", run_dir.create().unwrap_err()),
+            ] {
+                let value = format!("mode {mode:o}");
+                assert!(
+                    error.contains(&value) && error.contains("chmod go-w"),
+                    "{error}"
+                );
+            }
+        }
+        set_mode(0o755);
+        assert!(run_dir.ids().unwrap().is_empty());
+        if !sys::is_root() {
+            eprintln!("SKIPPED in part: giving a directory away needs root");
+            return;
+        }
+        std::os::unix::fs::chown(run_dir.path(), Some(65534), None).unwrap();
+        let error = run_dir.ids().unwrap_err().to_string();
+        assert!(
+            error.contains("65534") && error.contains("chown root"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn files_are_not_opened_through_symbolic_links() {
+        let (root, run_dir) = run_dir();
+        let victim = root.path().join("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, run_dir.lock(0)).unwrap();
+        let error = format!("{:#}", run_dir.take(0).unwrap_err());
+        assert!(error.contains("symbolic link"), "{error}");
+        assert!(run_dir.state(0).is_err());
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        std::os::unix::fs::symlink(&victim, run_dir.log(0)).unwrap();
+        assert!(open(&run_dir.log(0), &mut options).is_err());
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
     }
 
     #[test]

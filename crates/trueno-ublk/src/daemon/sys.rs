@@ -37,10 +37,15 @@ fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
+/// The id of the user that this process acts as.
+pub fn user() -> u32 {
+    // SAFETY: takes nothing, changes nothing, cannot fail.
+    unsafe { libc::geteuid() }
+}
+
 /// Whether this process acts as root.
 pub fn is_root() -> bool {
-    // SAFETY: takes nothing, changes nothing, cannot fail.
-    unsafe { libc::geteuid() == 0 }
+    user() == 0
 }
 
 /// Leaves the caller's session, directory and terminal: what a daemon does once, before threads.
