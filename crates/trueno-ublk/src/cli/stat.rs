@@ -179,8 +179,7 @@ fn describe_hardening(hardening: &harden::Report, line: &mut impl FnMut(&str, St
             ),
         );
     }
-    line(
-        "heap uses on I/O threads",
-        hardening.heap_uses_on_io_threads.to_string(),
-    );
+    if let Some(uses) = hardening.heap_uses_on_io_threads {
+        line("heap uses on I/O threads", uses.to_string());
+    }
 }

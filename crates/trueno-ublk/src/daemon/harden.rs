@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::linux::fs::MetadataExt as _;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How deep an I/O thread's stack is made present. Codecs keep their tables elsewhere.
@@ -37,8 +38,8 @@ const OOM_SCORE: i32 = -1000;
 pub struct Report {
     /// Whether the process was set up to serve swap.
     pub swap_mode: bool,
-    /// `VmLck` of the process: address space whose pages stay, those of the store that are still
-    /// to come included.
+    /// Memory that is there and stays there: `VmLck` of the process, in which of the store only
+    /// what is resident (`RssShmem`) counts, and not the address space for what is still to come.
     pub locked_bytes: u64,
     /// `VmRSS` of the process: memory that is there.
     pub resident_bytes: u64,
@@ -51,8 +52,9 @@ pub struct Report {
     pub threads: Vec<ThreadReport>,
     /// Page faults of the threads that serve I/O.
     pub queue_thread_faults: Vec<FaultReport>,
-    /// How often a thread that serves I/O used the heap.
-    pub heap_uses_on_io_threads: u64,
+    /// How often a thread that serves I/O used the heap; none where that is not watched for, which
+    /// is on the loop transport.
+    pub heap_uses_on_io_threads: Option<u64>,
     /// Bytes of memory ready for the next objects.
     pub reserve_bytes: u64,
     /// Bytes that should be ready.
@@ -129,6 +131,8 @@ pub struct Guard {
     /// Threads by id, and whether IO_FLUSHER was read back there.
     threads: Mutex<Vec<(i32, bool)>>,
     faults_at_start: Mutex<HashMap<i32, Faults>>,
+    /// Bytes of address space of the store, once it is locked.
+    store_space: AtomicU64,
 }
 
 impl Guard {
@@ -140,6 +144,7 @@ impl Guard {
             heap_guarded,
             threads: Mutex::new(Vec::new()),
             faults_at_start: Mutex::new(HashMap::new()),
+            store_space: AtomicU64::new(0),
         };
         guard.require(set_io_flusher())?;
         guard.require(set_oom_score())?;
@@ -206,8 +211,10 @@ impl Guard {
         kept.fill(1);
         drop(std::hint::black_box(kept));
 
+        let mut store_space = 0;
         for mapping in mappings().context("cannot read /proc/self/maps")? {
             let locked = if mapping.inode == store.inode && mapping.device == store.device {
+                store_space += mapping.range.len() as u64;
                 sys::lock_range_on_fault(&mapping.range)
             } else if mapping.lockable {
                 sys::lock_range(&mapping.range)
@@ -222,9 +229,24 @@ impl Guard {
                 )
             })?;
         }
-        let locked = status_bytes("VmLck").context("cannot read /proc/self/status")?;
+        self.store_space.store(store_space, Relaxed);
+        let locked = self
+            .locked_bytes()
+            .context("cannot read /proc/self/status")?;
         anyhow::ensure!(locked > 0, "no memory stayed locked: {LOCK_REMEDY}");
         Ok(())
+    }
+
+    /// Bytes that are there and locked. What is locked is resident, but for the store's address
+    /// space, which fills with time; the store is the only shared memory of the process. (The
+    /// kernel counts the same in `smaps`, by a walk through all page tables that holds up whoever
+    /// changes a mapping.)
+    fn locked_bytes(&self) -> io::Result<u64> {
+        match status_bytes("VmLck")?.checked_sub(self.store_space.load(Relaxed)) {
+            Some(others) if self.swap => Ok(others + status_bytes("RssShmem")?),
+            // Not even the store stayed locked, or nothing was to be.
+            _ => Ok(0),
+        }
     }
 
     /// Remembers the page faults of the threads that serve I/O; from here on there should be none.
@@ -272,13 +294,13 @@ impl Guard {
             .collect::<io::Result<Vec<_>>>()?;
         Ok(Report {
             swap_mode: self.swap,
-            locked_bytes: status_bytes("VmLck")?,
+            locked_bytes: self.locked_bytes()?,
             resident_bytes: status_bytes("VmRSS")?,
             oom_score_adj: oom_score()?,
             locked_memory_moves: compaction::allowed(),
             threads,
             queue_thread_faults,
-            heap_uses_on_io_threads: heap::forbidden_uses(),
+            heap_uses_on_io_threads: self.heap_guarded.then(heap::forbidden_uses),
             ..Report::default()
         })
     }
@@ -466,6 +488,7 @@ mod tests {
             heap_guarded: false,
             threads: Mutex::default(),
             faults_at_start: Mutex::default(),
+            store_space: AtomicU64::new(0),
         };
         if let Err(error) = guard.lock_memory(&mapping) {
             assert!(!sys::is_root(), "{error:#}");
@@ -477,10 +500,16 @@ mod tests {
             present < 4 << 20,
             "{present} bytes of the store were brought in"
         );
-        let report = guard.report(&[]).unwrap();
+        // What is locked is what is there, and not the store's address space.
+        let before = guard.report(&[]).unwrap();
+        assert!(before.locked_bytes < 1 << 30, "{before:?}");
+        assert!(before.locked_bytes <= before.resident_bytes + (1 << 20));
+        memory.populate(1 << 20..65 << 20).unwrap();
+        let grown = guard.report(&[]).unwrap().locked_bytes - before.locked_bytes;
         assert!(
-            report.locked_bytes >= 1 << 30,
-            "the store's address space counts as locked"
+            (48 << 20..80 << 20).contains(&grown),
+            "64 MiB more are locked, the report says {grown}"
         );
+        assert_eq!(before.heap_uses_on_io_threads, None);
     }
 }
