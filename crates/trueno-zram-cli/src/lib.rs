@@ -5,6 +5,7 @@
 
 pub mod arguments;
 pub mod human;
+pub mod list;
 pub mod output;
 pub mod sysfs;
 pub mod table;

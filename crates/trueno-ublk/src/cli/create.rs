@@ -2,15 +2,17 @@
 
 use super::{Failure, daemon as daemon_command, output};
 use crate::control::protocol::Info;
-use crate::daemon::plan::{SWAP_PRIORITY, TransportWish};
+use crate::daemon::plan::{QUEUES_MAX, SWAP_PRIORITY, TransportWish};
 use crate::daemon::rundir;
 use crate::daemon::{self, Plan, Report, RunDir, Surroundings, Wishes, sys};
+use crate::ublk::DEPTH_MAX;
 use anyhow::{Context as _, bail};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use trueno_zram_cli::human::{format_size, parse_size};
+use trueno_zram_core::Algorithm;
 
 /// What was typed.
 #[derive(Debug, clap::Args)]
@@ -19,13 +21,27 @@ pub struct Args {
     #[arg(long)]
     size: String,
     /// How pages are compressed
-    #[arg(long, default_value = "lz4")]
+    #[arg(
+        long,
+        default_value = "lz4",
+        help = format!("How pages are compressed: {}", Algorithm::CODECS)
+    )]
     algorithm: String,
-    /// I/O threads [default: by the number of CPUs]
-    #[arg(long, value_name = "N", value_parser = number)]
+    /// I/O threads
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number,
+        help = format!("I/O threads, 1 to {QUEUES_MAX} [default: by the number of CPUs]")
+    )]
     queues: Option<u64>,
-    /// Requests under way per queue (ublk only)
-    #[arg(long, value_name = "N", value_parser = number)]
+    /// Requests under way per queue
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number,
+        help = format!("Requests under way per queue, 1 to {DEPTH_MAX} (ublk only)")
+    )]
     depth: Option<u64>,
     /// The most memory that compressed data may take; writes beyond it fail
     #[arg(long, value_name = "SIZE")]
@@ -42,7 +58,7 @@ pub struct Args {
     /// Serve in this process, until it is told to end
     #[arg(long)]
     foreground: bool,
-    /// Lock all memory and use the device as swap, with this priority
+    /// Lock all memory and use the device as swap, with this priority [default: 100]
     #[arg(
         long,
         value_name = "PRIORITY",
@@ -96,7 +112,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
 /// A whole number. Which ones are possible is for the plan to say.
 fn number(text: &str) -> Result<u64, String> {
     text.parse()
-        .map_err(|_| "no whole number of at most 64 bits".to_string())
+        .map_err(|_| "no whole number below 2^64".to_string())
 }
 
 /// What was typed, turned into what is meant. Touches nothing.

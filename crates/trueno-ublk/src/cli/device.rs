@@ -69,21 +69,6 @@ pub fn dead(id: u32) -> String {
     format!("the daemon of device {id} is dead: `trueno-ublk remove {id}` cleans up after it")
 }
 
-/// Like [`dead`], of one or several.
-pub fn all_dead(ids: &[u32]) -> String {
-    match ids {
-        [id] => dead(*id),
-        _ => {
-            let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
-            format!(
-                "the daemons of the devices {} are dead: `trueno-ublk remove` with each number \
-                 cleans up after them",
-                ids.join(", ")
-            )
-        }
-    }
-}
-
 /// What to say when the run directory cannot be looked into.
 pub fn unreadable(run_dir: &RunDir) -> String {
     format!("cannot look into {}", run_dir.path().display())

@@ -6,22 +6,10 @@ use crate::control::protocol::{Op, Stat};
 use crate::daemon::RunDir;
 use serde_json::{Value, json};
 use std::io::Write as _;
-use trueno_zram_cli::human::{format_ratio, format_size};
+use trueno_zram_cli::list;
+pub use trueno_zram_cli::list::Args;
 use trueno_zram_cli::table::{Align, Table};
 use trueno_zram_cli::usage::Usage;
-
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Print a JSON array
-    #[arg(long, conflicts_with_all = ["bytes", "noheadings"])]
-    json: bool,
-    /// Print sizes in bytes
-    #[arg(long, short)]
-    bytes: bool,
-    /// Leave out the heading
-    #[arg(long, short)]
-    noheadings: bool,
-}
 
 /// A device that answers, and who uses it.
 struct Row {
@@ -73,46 +61,19 @@ fn as_json(rows: &[Row], dead: &[u32]) -> anyhow::Result<Value> {
 }
 
 fn table(rows: &[Row], bytes: bool) -> Table {
-    let size = |value: u64| {
-        if bytes {
-            value.to_string()
-        } else {
-            format_size(value)
+    let rows = rows.iter().map(|Row { stat, usage }| {
+        let info = &stat.device;
+        list::Row {
+            name: info.name.display().to_string(),
+            disksize: info.disksize,
+            algorithm: info.algorithm.clone(),
+            streams: Some(info.streams as u64),
+            mm_stat: stat.mm_stat,
+            more: vec![info.id.to_string(), info.transport.clone()],
+            mountpoint: usage.column(),
         }
-    };
-    let mut table = Table::new(&[
-        ("NAME", Align::Left),
-        ("DISKSIZE", Align::Right),
-        ("DATA", Align::Right),
-        ("COMPR", Align::Right),
-        ("ALGORITHM", Align::Left),
-        ("STREAMS", Align::Right),
-        ("ZERO-PAGES", Align::Right),
-        ("TOTAL", Align::Right),
-        ("MEM-LIMIT", Align::Right),
-        ("MEM-USED", Align::Right),
-        ("RATIO", Align::Right),
-        ("TRANSPORT", Align::Left),
-        ("MOUNTPOINT", Align::Left),
-    ]);
-    for Row { stat, usage } in rows {
-        let (info, mm) = (&stat.device, &stat.mm_stat);
-        table.row(vec![
-            info.name.display().to_string(),
-            size(info.disksize),
-            size(mm.orig_data_size),
-            size(mm.compr_data_size),
-            info.algorithm.clone(),
-            info.streams.to_string(),
-            // What zramctl calls so are the same-filled ones, zero or not.
-            mm.same_pages.to_string(),
-            size(mm.mem_used_total),
-            size(mm.mem_limit),
-            size(mm.mem_used_max),
-            format_ratio(mm.orig_data_size, mm.mem_used_total),
-            info.transport.clone(),
-            usage.column(),
-        ]);
-    }
-    table
+    });
+    // The number is not that of a loop device, and commands take it.
+    let more = [("ID", Align::Right), ("TRANSPORT", Align::Left)];
+    list::table(&more, rows.collect(), bytes)
 }

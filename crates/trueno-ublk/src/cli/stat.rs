@@ -55,10 +55,11 @@ fn the_only_one(run_dir: &RunDir) -> Result<Info, Failure> {
     }
     match (alive.pop(), alive.len()) {
         (Some(info), 0) => Ok(info),
-        (None, _) if dead.is_empty() => {
-            Err(anyhow::anyhow!("there are no devices: `trueno-ublk create` makes one").into())
-        }
-        (None, _) => Err(anyhow::Error::msg(device::all_dead(&dead)).into()),
+        (None, _) => Err(anyhow::Error::msg(match dead.first() {
+            Some(id) => device::dead(*id),
+            None => "there are no devices: `trueno-ublk create` makes one".to_string(),
+        })
+        .into()),
         (Some(_), others) => Err(Failure::Usage(format!(
             "there are {} devices: name one of those that `trueno-ublk list` shows",
             others + 1
