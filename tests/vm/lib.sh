@@ -143,6 +143,17 @@ swap_held() {
     in_time
 }
 
+# Pages of real programs, MB of them, swapped to our device and back in PASSES, with nothing lost and
+# nothing standing still: swap_real NAME MB PASSES SIZE [OPTIONS…].
+swap_real() {
+    name=$1 mb=$2 passes=$3
+    shift 3
+    make_swap "$@"
+    press --mb "$mb" --passes "$passes" --pages /test/pages.raw
+    press_report "$name ublk"
+    swap_held
+}
+
 # The ticker's limits: no gap of a second, no 10 s without swap I/O.
 in_time() {
     [ "$ticker_status" = 0 ] || slow "$ticker_line"
@@ -159,7 +170,11 @@ press_report() {
 # The end of a swap device of ours.
 end_swap() {
     trueno-ublk stat 0 --json >/tmp/stat.json || fail "stat"
+    kernels=$(awk '$1 == "Locked:" { print $2 * 1024 }' "/proc/$daemon/smaps_rollup")
     cat /tmp/stat.json
+    ours=$(sed -n 's/.*"locked_bytes": \([0-9]*\).*/\1/p' /tmp/stat.json)
+    awk -v a="$ours" -v b="$kernels" 'BEGIN { exit !(a > 0.9 * b && a < 1.1 * b) }' ||
+        fail "locked are $ours bytes to stat and $kernels to the kernel"
     must_not trueno-ublk remove 0
     must swapoff /dev/ublkb0
     must trueno-ublk remove 0
