@@ -86,6 +86,7 @@ fn at_the_limit_writes_fail_and_everything_else_goes_on() {
     }
     let stats = store.stats();
     assert_eq!((stats.failed_writes, stats.failed_limit), (2, 2));
+    assert_eq!(stats.pages_written, 512 + 2 + 99, "failed writes are none");
     assert!(stats.mem_used_max <= stats.mem_limit);
     store.set_mem_limit(Some(3 << 20)).unwrap();
     worker.write(1000, &noise(1)).unwrap();
@@ -231,7 +232,12 @@ fn a_flipped_bit_is_an_error_and_never_a_wrong_page() {
             .unwrap();
     }
     assert_eq!(found, 3000, "every bit counts");
-    assert_eq!(store.stats().damaged_objects, 3000);
+    let stats = store.stats();
+    assert_eq!((stats.damaged_objects, stats.failed_reads), (3000, 3000));
+    assert_eq!(
+        stats.pages_read, 3000,
+        "of two pages, one was read each time"
+    );
 }
 
 #[test]
@@ -248,7 +254,10 @@ fn pages_beyond_the_end_are_refused_and_counted() {
     assert_eq!(worker.zero_part(256, 0, 1), Err(WriteError::OutOfRange));
     assert_eq!(worker.discard(255, 2), Err(WriteError::OutOfRange));
     assert_eq!(worker.discard(1, u64::MAX), Err(WriteError::OutOfRange));
-    assert_eq!(store.stats().invalid_io, 6);
+    let stats = store.stats();
+    assert_eq!(stats.invalid_io, 6);
+    assert_eq!((stats.failed_reads, stats.failed_writes), (0, 0));
+    assert_eq!((stats.pages_read, stats.pages_written), (0, 0));
 }
 
 /// What stays of many pages lies in slabs that are nearly empty, until compaction moves it together.
