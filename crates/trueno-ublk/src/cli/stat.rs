@@ -26,7 +26,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let run_dir = RunDir::from_environment();
     let info = match &args.device {
-        Some(text) => device::find_alive(&run_dir, text)?,
+        Some(text) => device::find_serving(&run_dir, text)?,
         None => the_only_one(&run_dir)?,
     };
     let stat: Stat = client::request_as(&run_dir.socket(info.id), &Op::Stat)?;
@@ -43,12 +43,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn the_only_one(run_dir: &RunDir) -> Result<Info, Failure> {
-    let mut alive: Vec<Info> = device::all(run_dir)?
-        .into_iter()
-        .filter_map(|f| f.info)
-        .collect();
-    match (alive.pop(), alive.len()) {
-        (Some(info), 0) => Ok(info),
+    let mut found = device::all(run_dir)?;
+    match (found.pop(), found.len()) {
+        (Some(found), 0) => Ok(found.serving()?),
         (None, _) => {
             Err(anyhow::anyhow!("there are no devices: `trueno-ublk create` makes one").into())
         }
@@ -63,6 +60,7 @@ fn the_only_one(run_dir: &RunDir) -> Result<Info, Failure> {
 fn describe(stat: &Stat) -> String {
     let Stat {
         device,
+        failure,
         mm_stat: mm,
         io_stat: io,
         store,
@@ -79,6 +77,9 @@ fn describe(stat: &Stat) -> String {
         "device",
         format!("{} (id {})", device.name.display(), device.id),
     );
+    if let Some(why) = failure {
+        line("failed", why.clone());
+    }
     line(
         "transport",
         format!("{}: {}", device.transport, device.transport_reason),
