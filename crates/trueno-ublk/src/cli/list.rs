@@ -1,6 +1,7 @@
 //! `list`: the devices, in zramctl's columns.
 
-use super::{Failure, device, output};
+use super::device::{self, Found, Standing};
+use super::{Failure, output};
 use crate::control::client;
 use crate::control::protocol::{Op, Stat};
 use crate::daemon::RunDir;
@@ -20,10 +21,10 @@ struct Row {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let run_dir = RunDir::from_environment();
     let mut rows = Vec::new();
-    let mut dead = Vec::new();
+    let mut others = Vec::new();
     for found in device::all(&run_dir)? {
-        let Some(info) = found.info else {
-            dead.push(found.id);
+        let Standing::Serving(info) = &found.standing else {
+            others.push(found);
             continue;
         };
         // It may have been removed since it was found.
@@ -33,30 +34,38 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
     }
     if args.json {
-        output::print_json(&as_json(&rows, &dead)?)?;
+        output::print_json(&as_json(&rows, &others)?)?;
         return Ok(());
     }
     output::print(&table(&rows, args.bytes).render(!args.noheadings))?;
-    for id in dead {
+    let failed = rows.iter().filter_map(|row| {
+        let why = row.stat.failure.as_ref()?;
+        Some(format!("{}: {why}", row.stat.device.name.display()))
+    });
+    for sentence in failed.chain(others.iter().map(Found::explain)) {
         // The table is what was asked for.
-        let _ = writeln!(std::io::stderr(), "trueno-ublk: {}", device::dead(id));
+        let _ = writeln!(std::io::stderr(), "trueno-ublk: {sentence}");
     }
     Ok(())
 }
 
-fn as_json(rows: &[Row], dead: &[u32]) -> anyhow::Result<Value> {
+fn as_json(rows: &[Row], others: &[Found]) -> anyhow::Result<Value> {
     let mut all = Vec::new();
     for Row { stat, usage } in rows {
         let mut object = serde_json::to_value(&stat.device)?;
-        object["state"] = "alive".into();
+        let failed = stat.failure.is_some();
+        object["state"] = if failed { "failed" } else { "alive" }.into();
+        object["failure"] = json!(stat.failure);
         object["mm_stat"] = serde_json::to_value(stat.mm_stat)?;
         object["zero_pages"] = stat.store.zero_pages.into();
         object["mountpoints"] = json!(usage.mountpoints);
-        object["swap_active"] = usage.swap.into();
+        object["swap_active"] = (!usage.swaps.is_empty()).into();
         object["holders"] = json!(usage.holders);
         all.push(object);
     }
-    all.extend(dead.iter().map(|id| json!({ "id": id, "state": "dead" })));
+    all.extend(others.iter().map(
+        |found| json!({ "id": found.id, "name": found.name, "state": found.standing.word() }),
+    ));
     Ok(all.into())
 }
 

@@ -16,7 +16,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<(), Failure> {
     let run_dir = RunDir::from_environment();
-    let info = device::find_alive(&run_dir, &args.device)?;
+    let info = device::find_serving(&run_dir, &args.device)?;
     client::request_as::<Value>(&run_dir.socket(info.id), &Op::Reset)?;
     output::print(&format!("{} is empty\n", info.name.display()))?;
     Ok(())

@@ -1,6 +1,7 @@
 //! `stat`: everything a device says of itself.
 
-use super::{Failure, device, output};
+use super::device::{self, Standing};
+use super::{Failure, output};
 use crate::control::client;
 use crate::control::protocol::{Info, Op, Stat};
 use crate::daemon::RunDir;
@@ -28,7 +29,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let run_dir = RunDir::from_environment();
     let info = match &args.device {
-        Some(text) => device::find_alive(&run_dir, text)?,
+        Some(text) => device::find_serving(&run_dir, text)?,
         None => the_only_one(&run_dir)?,
     };
     let stat: Stat = client::request_as(&run_dir.socket(info.id), &Op::Stat)?;
@@ -45,18 +46,18 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn the_only_one(run_dir: &RunDir) -> Result<Info, Failure> {
-    let mut alive = Vec::new();
-    let mut dead = Vec::new();
+    let mut serving = Vec::new();
+    let mut others = Vec::new();
     for found in device::all(run_dir)? {
-        match found.info {
-            Some(info) => alive.push(info),
-            None => dead.push(found.id),
+        match found.standing {
+            Standing::Serving(info) => serving.push(*info),
+            _ => others.push(found),
         }
     }
-    match (alive.pop(), alive.len()) {
+    match (serving.pop(), serving.len()) {
         (Some(info), 0) => Ok(info),
-        (None, _) => Err(anyhow::Error::msg(match dead.first() {
-            Some(id) => device::dead(*id),
+        (None, _) => Err(anyhow::Error::msg(match others.first() {
+            Some(found) => found.explain(),
             None => "there are no devices: `trueno-ublk create` makes one".to_string(),
         })
         .into()),
@@ -71,6 +72,7 @@ fn the_only_one(run_dir: &RunDir) -> Result<Info, Failure> {
 fn describe(stat: &Stat) -> String {
     let Stat {
         device,
+        failure,
         mm_stat: mm,
         io_stat: io,
         store,
@@ -87,6 +89,9 @@ fn describe(stat: &Stat) -> String {
         "device",
         format!("{} (id {})", device.name.display(), device.id),
     );
+    if let Some(why) = failure {
+        line("failed", why.clone());
+    }
     line(
         "transport",
         format!("{}: {}", device.transport, device.transport_reason),

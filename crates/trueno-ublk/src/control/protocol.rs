@@ -111,6 +111,9 @@ impl Info {
 pub struct Stat {
     /// What it is.
     pub device: Info,
+    /// Why it serves no longer; none: it serves.
+    #[serde(default)]
+    pub failure: Option<String>,
     /// Memory, in the kernel's terms.
     pub mm_stat: MmStat,
     /// Requests that went wrong or freed pages, in the kernel's terms.
@@ -153,6 +156,9 @@ pub struct StoreStat {
 pub struct Removed {
     /// What its users have to expect, where it was in use.
     pub warning: Option<String>,
+    /// What could not be taken away, since somebody uses it; none: everything is gone.
+    #[serde(default)]
+    pub remains: Vec<String>,
 }
 
 /// Why a line is no request.

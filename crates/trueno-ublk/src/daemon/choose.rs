@@ -22,10 +22,14 @@ pub fn choose(wish: TransportWish) -> anyhow::Result<Chosen> {
 
 /// Whether ublk can be used; if not, why, in words.
 fn ublk_available() -> Result<(), String> {
-    if ublk::ctrl::available() {
-        return Ok(());
+    if !ublk::ctrl::available() {
+        ublk::ctrl::load_module().map_err(|error| error.to_string())?;
     }
-    ublk::ctrl::load_module().map_err(|error| error.to_string())
+    // The driver may be there and yet not be for us: no permission, or no io_uring.
+    match ublk::ctrl::Control::open() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// The decision, apart from the machine. Loop is asked about only where it matters.

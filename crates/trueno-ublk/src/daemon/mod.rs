@@ -33,8 +33,8 @@ use self::memory::StoreMemory;
 use self::plan::PlanError;
 pub use self::plan::{Memory, Plan, Wishes};
 pub use self::rundir::RunDir;
-use self::rundir::Taken;
-use self::serving::{Removal, Serving};
+use self::rundir::{Phase, Record, Taken};
+use self::serving::{Letter, Removal, Serving, tell_main};
 use crate::control::protocol::{Info, Removed};
 use crate::control::server::{Handler, Mailbox, Server};
 use crate::target::Target;
@@ -42,9 +42,11 @@ use crate::transport::{Device, Kind, ThreadHooks};
 use crate::{loopdev, ublk};
 use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
+use std::iter::once;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use trueno_zram_cli::usage::Usage;
 use trueno_zram_store::{Growth, Memory as StoreMapped, Store};
 
 /// Bytes of the largest request in swap mode, where every buffer is populated and locked.
@@ -97,9 +99,19 @@ pub fn run(
     }
     let run_dir = run_dir.create()?;
     let number = take_number(plan, &run_dir, chosen.kind)?;
+    let name = (chosen.kind == Kind::Ublk).then(|| ublk_node('b', number.id()));
+    let record = Record {
+        phase: Phase::Starting,
+        transport: chosen.kind,
+        pid: std::process::id(),
+        name,
+    };
+    number
+        .write(&record)
+        .context("cannot write to the run directory")?;
     surroundings.numbered(&run_dir.log(number.id()))?;
 
-    let life = Life::start(plan, chosen, &run_dir, number)?;
+    let life = Life::start(plan, chosen, &run_dir, number, record)?;
     if let Err(error) = surroundings.ready(&life.info) {
         tracing::warn!("nobody was told that the device is ready: {error:#}");
     }
@@ -128,28 +140,24 @@ fn loop_permits(plan: &Plan, chosen: &Chosen) -> anyhow::Result<()> {
 /// Takes the number that the plan names, or the lowest free one.
 fn take_number(plan: &Plan, run_dir: &RunDir, kind: Kind) -> anyhow::Result<Taken> {
     if let Some(id) = plan.id {
-        let ours = run_dir.state(id)? == rundir::State::Dead;
         let taken = run_dir.take(id)?;
         let number = taken.with_context(|| {
             format!("device id {id} is in use: choose another, or `trueno-ublk remove {id}` first")
         })?;
-        if kind == Kind::Ublk {
-            // A device without a server may be somebody else's, waiting for its next one.
-            if ours {
-                clear_dead_ublk(id)?;
-            }
-            ensure!(
-                !ublk_node(id).exists(),
-                "device id {id} is in use by another ublk server ({} exists): choose another",
-                ublk_node(id).display()
-            );
-        }
+        clear_dead(run_dir, &number)?;
+        let node = ublk_node('c', id);
+        ensure!(
+            kind != Kind::Ublk || !node.exists(),
+            "device id {id} is in use by another ublk server ({} exists): choose another",
+            node.display()
+        );
         return Ok(number);
     }
     loop {
         let id = free_id(run_dir, kind).context("cannot look for a free device id")?;
         // Another one may have been quicker.
         if let Some(number) = run_dir.take(id)? {
+            clear_dead(run_dir, &number)?;
             return Ok(number);
         }
     }
@@ -157,7 +165,32 @@ fn take_number(plan: &Plan, run_dir: &RunDir, kind: Kind) -> anyhow::Result<Take
 
 /// The lowest number that a new device of this kind can have.
 pub fn free_id(run_dir: &RunDir, kind: Kind) -> std::io::Result<u32> {
-    run_dir.lowest_free(|id| kind == Kind::Ublk && ublk_node(id).exists())
+    if kind != Kind::Ublk {
+        return run_dir.lowest_free(|_| false);
+    }
+    // A device that was removed while somebody had it open keeps its number, and has no node. Who
+    // may not ask the driver only misses those.
+    let mut control = ublk::ctrl::Control::open().ok();
+    let mut held = |id| {
+        let control = control.as_mut();
+        control.is_some_and(|control| control.exists(id).unwrap_or(false))
+    };
+    run_dir.lowest_free(|id| ublk_node('c', id).exists() || held(id))
+}
+
+/// Takes away what a dead daemon left under a number that is ours now, as far as it was written
+/// down. Gives what remains, in words.
+pub fn clear_dead(run_dir: &RunDir, number: &Taken) -> anyhow::Result<Vec<String>> {
+    let mut remains = number.remains().to_vec();
+    if let Some(left) = number.left() {
+        // A ublk device of the same number may be somebody else's.
+        if left.transport == Kind::Ublk {
+            remains.extend(ublk::delete_dead(number.id(), left.pid)?);
+        }
+        compaction::clear_dead(&run_dir.compaction())
+            .context("cannot set vm.compact_unevictable_allowed back")?;
+    }
+    Ok(remains)
 }
 
 /// What is populated at the start must be there: with this process safe from the out-of-memory
@@ -184,36 +217,17 @@ fn enough_memory(config: &trueno_zram_store::Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ublk_node(id: u32) -> PathBuf {
-    PathBuf::from(format!("/dev/ublkc{id}"))
-}
-
-/// Whether ublk device `id` has a server process that is gone.
-fn ublk_server_is_dead(id: u32) -> bool {
-    let pid = ublk::ctrl::Control::open()
-        .and_then(|mut control| control.get_dev_info(id))
-        .map(|info| info.ublksrv_pid);
-    // -1: the driver knows already that it has none.
-    pid.is_ok_and(|pid| pid <= 0 || !Path::new(&format!("/proc/{pid}")).exists())
-}
-
-/// Deletes the ublk device that a dead process left under `id`, if there is one.
-pub fn clear_dead_ublk(id: u32) -> anyhow::Result<()> {
-    if !ublk_node(id).exists() || !ublk_server_is_dead(id) {
-        return Ok(());
-    }
-    let mut control = ublk::ctrl::Control::open()?;
-    // It may be stopped already.
-    let _ = control.stop_dev(id);
-    control
-        .del_dev(id)
-        .with_context(|| format!("cannot delete the dead ublk device {id}"))
+/// `/dev/ublkcN` or `/dev/ublkbN`.
+fn ublk_node(kind: char, id: u32) -> PathBuf {
+    PathBuf::from(format!("/dev/ublk{kind}{id}"))
 }
 
 /// A device that serves. Dropping it undoes everything, in the order of the fields.
 struct Life {
     info: Info,
-    inbox: Arc<Mailbox<Removal>>,
+    record: Record,
+    failure: Arc<OnceLock<String>>,
+    inbox: Arc<Mailbox<Letter>>,
     device: Box<dyn Device>,
     maintenance: Option<Maintenance>,
     store: Arc<Store>,
@@ -224,7 +238,13 @@ struct Life {
 
 impl Life {
     /// The steps of the module's first drawing, from the measures on the process to swap.
-    fn start(plan: &Plan, chosen: Chosen, run_dir: &RunDir, number: Taken) -> anyhow::Result<Life> {
+    fn start(
+        plan: &Plan,
+        chosen: Chosen,
+        run_dir: &RunDir,
+        number: Taken,
+        mut record: Record,
+    ) -> anyhow::Result<Life> {
         let id = number.id();
         let swap = plan.swap.is_some();
         if swap {
@@ -233,7 +253,11 @@ impl Life {
         // FUSE allocates for each request: there is nothing to guard.
         let guard = Guard::new(swap, chosen.kind == Kind::Ublk)?;
         // Without it there are some short faults, which is no reason to refuse.
-        let forbidden = if swap { compaction::forbid() } else { Ok(None) };
+        let forbidden = if swap {
+            compaction::forbid(&run_dir.compaction())
+        } else {
+            Ok(None)
+        };
         let compaction = forbidden.unwrap_or_else(|error| {
             tracing::warn!("the kernel may move locked memory: {error}");
             None
@@ -250,7 +274,17 @@ impl Life {
         let store = Arc::new(Store::create(config, mapped).context("cannot make the store")?);
 
         let target = Arc::new(Target::new(store.clone(), plan.block_size));
-        let mut device = prepare(plan, chosen.kind, id, run_dir, target, guard.hooks())?;
+        let inbox = Arc::new(Mailbox::default());
+        let outbox = inbox.clone();
+        let hooks = ThreadHooks {
+            failed: Arc::new(move |cause| {
+                if let Err(error) = tell_main(&outbox, Letter::Failed(cause.to_string())) {
+                    tracing::error!("{cause}; {error:#}");
+                }
+            }),
+            ..guard.hooks()
+        };
+        let mut device = prepare(plan, chosen.kind, id, run_dir, target, hooks)?;
         let maintenance = Maintenance::spawn(store.clone(), guard.clone())
             .context("cannot start the maintenance thread")?;
         let socket = run_dir.socket(id);
@@ -286,7 +320,7 @@ impl Life {
         if let Err(error) = guard.mark_start(device.threads()) {
             tracing::warn!("cannot read the threads' page faults: {error}");
         }
-        let inbox = Arc::new(Mailbox::default());
+        let failure = Arc::new(OnceLock::new());
         let serving: Arc<dyn Handler> = Arc::new(Serving {
             info: info.clone(),
             store: Arc::downgrade(&store),
@@ -294,10 +328,16 @@ impl Life {
             io_threads: device.threads().to_vec(),
             buffer_bytes: device.buffer_bytes(),
             inbox: inbox.clone(),
+            failure: failure.clone(),
         });
         server.open(&serving);
+        record.phase = Phase::Serving;
+        record.name = Some(info.name.clone());
+        note(&number, &record);
         Ok(Life {
             info,
+            record,
+            failure,
             inbox,
             device,
             maintenance: Some(maintenance),
@@ -308,81 +348,126 @@ impl Life {
         })
     }
 
-    /// Waits for signals and removals until one ends the device.
-    fn serve(self, signals: &sys::SignalSet) -> anyhow::Result<()> {
+    /// Waits for signals and letters until one ends the device.
+    fn serve(mut self, signals: &sys::SignalSet) -> anyhow::Result<()> {
         loop {
             let signal = signals.wait().context("cannot wait for signals")?;
             if signal != MAIL_SIGNAL {
-                match self.permit_end(false) {
+                match self.withdraw(false) {
                     Ok(_) => {
                         tracing::info!("signal {signal}: removing {}", self.info.name.display());
-                        return self.end().map(drop);
+                        return self.end(None, Vec::new());
                     }
                     // A signal must not take a file system from under its users.
                     Err(error) => tracing::warn!("signal {signal} is not followed: {error:#}"),
                 }
                 continue;
             }
-            for removal in self.inbox.take() {
-                match self.permit_end(removal.force) {
-                    // The kernel lets go of a device when its last user does, which may be never:
-                    // whoever forces is not made to wait for that.
-                    Ok(Some(warning)) => {
-                        removal.answer(Ok(Removed {
-                            warning: Some(warning),
-                        }));
-                        return self.end();
-                    }
-                    Ok(None) => {
-                        let result = self.end();
-                        let outcome = match &result {
-                            Ok(()) => Ok(Removed::default()),
-                            Err(error) => Err(anyhow::anyhow!("{error:#}")),
-                        };
-                        removal.answer(outcome);
-                        return result;
-                    }
-                    Err(error) => removal.refuse(&error),
+            let mut letters = self.inbox.take().into_iter();
+            while let Some(letter) = letters.next() {
+                match letter {
+                    Letter::Failed(cause) => self.fail(&cause),
+                    Letter::Removal(removal) => match self.withdraw(removal.force) {
+                        Ok(warning) => {
+                            let removals = once(removal).chain(letters.filter_map(removal_in));
+                            return self.end(warning, removals.collect());
+                        }
+                        Err(error) => removal.refuse(&error),
+                    },
                 }
             }
         }
     }
 
-    /// Whether the device may end now: it is unused, or is to go all the same, with a warning.
-    fn permit_end(&self, force: bool) -> anyhow::Result<Option<String>> {
+    /// Lets nobody use the device any more: it is unused, or is to go all the same, with a warning.
+    fn withdraw(&mut self, force: bool) -> anyhow::Result<Option<String>> {
         let name = &self.info.name;
-        if !self.info.is_still_ours() {
-            // Whatever it serves now, our end does not touch it.
+        if self.failure.get().is_some() || !self.info.is_still_ours() {
+            // It serves nobody. Whatever has its name now, our end does not touch it.
             return Ok(None);
         }
         match claim(name, false)? {
-            Claim::Free(_) => Ok(None),
-            Claim::InUse(usage) if force && !usage.swap => Ok(Some(format!(
-                "{}; it goes all the same: its users get I/O errors, and it is gone when they \
-                 let go",
+            Claim::Free(claim) => {
+                if !self.device.withdraw(claim)? {
+                    bail!(explain(name, &Usage::of(name)?));
+                }
+                Ok(None)
+            }
+            Claim::InUse(usage) if force && usage.swaps.is_empty() => Ok(Some(format!(
+                "{}; it goes all the same: its users get I/O errors",
                 explain(name, &usage)
             ))),
             Claim::InUse(usage) => bail!(explain(name, &usage)),
         }
     }
 
-    /// Takes everything away: device, threads, store, mounts, files.
-    fn end(mut self) -> anyhow::Result<()> {
+    /// A thread that served the device is gone: lets its requests fail, and keeps the rest for
+    /// those who ask what happened.
+    fn fail(&mut self, cause: &str) {
+        let name = self.info.name.display();
+        tracing::error!("{name} serves no longer: {cause}");
+        if self.failure.set(cause.to_string()).is_ok() {
+            match self.device.fail() {
+                Ok(()) => tracing::error!("requests to {name} fail from now on"),
+                Err(error) => tracing::error!("requests to {name} may hang: {error:#}"),
+            }
+        }
+    }
+
+    /// Takes everything away: device, threads, store, mounts, files. Tells those who asked for it.
+    fn end(mut self, warning: Option<String>, mut removals: Vec<Removal>) -> anyhow::Result<()> {
+        self.record.phase = Phase::Ending;
+        note(&self.number, &self.record);
         let stopped = self.device.stop();
         let Life {
-            device,
+            mut device,
+            inbox,
             maintenance,
             store,
             mut memory,
             number,
             ..
         } = self;
-        drop(device);
         drop(maintenance);
         drop(store);
+        // Whoever still has the device open may keep the number, but not the memory.
         let removed = memory.remove();
+        let deleted = device.delete();
+        drop(device);
         drop(number);
-        stopped.and(removed)
+        let result = stopped
+            .and_then(|busy| Ok(busy.into_iter().chain(deleted?).collect()))
+            .and_then(|remains: Vec<String>| removed.map(|()| remains));
+
+        let outcome = match &result {
+            Ok(remains) => Ok(Removed {
+                warning,
+                remains: remains.clone(),
+            }),
+            Err(error) => Err(format!("{error:#}")),
+        };
+        removals.extend(inbox.take().into_iter().filter_map(removal_in));
+        for removal in removals {
+            removal.answer(outcome.clone());
+        }
+        for sentence in result? {
+            tracing::warn!("{sentence}");
+        }
+        Ok(())
+    }
+}
+
+fn removal_in(letter: Letter) -> Option<Removal> {
+    match letter {
+        Letter::Removal(removal) => Some(removal),
+        Letter::Failed(_) => None,
+    }
+}
+
+/// Writes down how far the daemon has come. Without that, `list` is behind.
+fn note(number: &Taken, record: &Record) {
+    if let Err(error) = number.write(record) {
+        tracing::warn!("cannot write to the run directory: {error}");
     }
 }
 
