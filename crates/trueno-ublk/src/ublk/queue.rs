@@ -299,8 +299,11 @@ fn work(
         (hooks.failed)(&format!("queue thread {}: {cause}", plan.name));
     }
     // Puts the reference to `/dev/ublkcN` at once, not when the kernel gets round to the ring:
-    // deleting the device waits for it. A failure leaves it to the ring.
-    let _ = ring.submitter().unregister_files();
+    // deleting the device waits for it. A failure leaves it to the ring. So does an end with tags
+    // still fetched: this would wait for those, and they for the ring's end.
+    if served.is_ok() {
+        let _ = ring.submitter().unregister_files();
+    }
     served.context("waiting for requests")
 }
 
