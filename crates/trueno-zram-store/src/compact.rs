@@ -1,13 +1,15 @@
 //! Moves objects out of sparse slabs, so that whole slabs become free.
 //!
 //! ```text
-//! own the emptiest listed slab of a class, if its objects fit into the free slots of others
+//! recall the slabs of a class that workers own
+//! own the emptiest listed slab of the class, if its objects fit into the free slots of others
 //! for each slot taken in it:
 //!     the object's header names its page
 //!     lock the page's entry; unless it names this very slot, somebody has just freed it
 //!     copy the object to a slot in another slab; publish that; free this one
 //! ```
-//! Only the owner of a slab takes slots in it, so nothing is written in the slab meanwhile, and
+//! Only the owner of a slab takes slots in it, and a worker publishes all that it has taken before
+//! it gives a slab up or it can be recalled: so nothing is written in the slab meanwhile, and
 //! reading a header of a slot that is being freed is harmless. The entry is locked for the time of
 //! one copy. Slots for the copies come from slabs that have them already: compaction never asks
 //! for memory, so it also works at the limit and with an empty reserve.
@@ -15,7 +17,9 @@
 //! Huge pages have no header and are not moved.
 
 use crate::Store;
-use crate::pool::{CLASS_COUNT, Current, HUGE, OBJECT_MAX, SLAB_BYTES, class_of, slot_bytes};
+use crate::pool::{
+    CLASS_COUNT, Current, HUGE, OBJECT_MAX, SLAB_BYTES, SPARSE_LOOKED_AT, class_of, slot_bytes,
+};
 use crate::store::HEADER_BYTES;
 use crate::table::{self, Entry};
 use std::sync::atomic::Ordering::Relaxed;
@@ -45,24 +49,44 @@ impl Store {
     /// finds. Returns whether it emptied one.
     pub(crate) fn compact_step(&self, compactor: &mut Compactor, classes: usize) -> bool {
         for _ in 0..classes {
-            let class = compactor.class;
-            if class != HUGE
-                && let Some(slab) = self.pool.acquire_sparse(class)
-            {
-                let pages = self.pool.touched_pages(slab);
-                let emptied = self.empty(compactor, class, slab);
-                if emptied {
-                    self.pages_compacted.fetch_add(u64::from(pages), Relaxed);
-                }
-                // What objects were moved to is for the workers again.
-                self.pool.give_up_all(&self.memory, &mut compactor.current);
-                if emptied {
-                    return true;
-                }
+            self.pool.recall(&self.memory, compactor.class);
+            if self.compact_class(compactor, compactor.class) {
+                return true;
             }
-            compactor.class = (class + 1) % CLASS_COUNT as u8;
+            compactor.class = (compactor.class + 1) % CLASS_COUNT as u8;
         }
         false
+    }
+
+    /// Empties all sparse slabs that it finds.
+    pub(crate) fn compact_all(&self, compactor: &mut Compactor) {
+        for class in 0..CLASS_COUNT as u8 {
+            self.pool.recall(&self.memory, class);
+            let mut looks = self.pool.listed(class).div_ceil(SPARSE_LOOKED_AT);
+            while looks > 0 {
+                if !self.compact_class(compactor, class) {
+                    looks -= 1;
+                }
+            }
+        }
+    }
+
+    /// Looks at some slabs of a class for a sparse one, and empties it. Returns whether it did.
+    fn compact_class(&self, compactor: &mut Compactor, class: u8) -> bool {
+        if class == HUGE {
+            return false;
+        }
+        let Some(slab) = self.pool.acquire_sparse(class) else {
+            return false;
+        };
+        let pages = self.pool.filled_pages(slab);
+        let emptied = self.empty(compactor, class, slab);
+        if emptied {
+            self.pages_compacted.fetch_add(u64::from(pages), Relaxed);
+        }
+        // What objects were moved to is for the workers again.
+        self.pool.give_up_all(&self.memory, &mut compactor.current);
+        emptied
     }
 
     /// Moves the objects of slab `index`, which the caller owns, and gives the slab up. Returns

@@ -37,7 +37,8 @@ pub enum Growth {
     /// a write that finds none fails at once. For swap devices, whose writers must never wait
     /// for memory.
     Reserve(u64),
-    /// The whole arena is populated by `create`.
+    /// `create` populates what all pages take when they are stored raw, and a slab of each size class
+    /// for a few workers.
     Populated,
 }
 

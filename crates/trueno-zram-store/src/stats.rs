@@ -73,8 +73,8 @@ pub struct Stats {
     pub orig_data_size: u64,
     /// Bytes of the compressed blocks, without headers; a huge page counts 4096, a same-filled 0.
     pub compr_data_size: u64,
-    /// Bytes of memory in slabs that hold objects, their unused parts included. Without the page
-    /// table and the reserve, which are stated apart.
+    /// Bytes of memory in slabs that hold objects, as far as they are filled, free slots included.
+    /// Without the page table and the reserve, which are stated apart.
     pub mem_used_total: u64,
     /// The limit of that; 0: none.
     pub mem_limit: u64,
@@ -92,7 +92,8 @@ pub struct Stats {
     pub huge_pages_since: u64,
     /// Bytes of page table for the parts of the store that have been written.
     pub table_bytes: u64,
-    /// Bytes of free memory kept ready for the next objects.
+    /// Bytes of memory that is populated and holds no objects: free slabs, and what slabs have beyond
+    /// what is counted as used.
     pub reserve_bytes: u64,
     /// Bytes that the reserve is meant to have; 0 when growing on demand.
     pub reserve_target: u64,

@@ -14,7 +14,7 @@ use crate::compact::Compactor;
 use crate::error::{CreateError, ReadError, WriteError};
 use crate::memory::Memory;
 use crate::plan::{Config, Growth, Plan};
-use crate::pool::{CLASS_COUNT, Current, HUGE, OBJECT_MAX, Pool, Slot, class_of};
+use crate::pool::{Current, HUGE, OBJECT_MAX, Pool, Slot, class_of};
 use crate::stats::{Counters, Stats};
 use crate::table::{self, Damaged, Entry};
 use rapidhash::v3::{DEFAULT_RAPID_SECRETS, rapidhash_v3_inline};
@@ -138,7 +138,7 @@ impl Store {
         Worker {
             store: Arc::clone(self),
             counters,
-            current: Current::new(),
+            current: self.pool.enter_worker(),
             buffers: Buffers {
                 scratch,
                 object: Box::new([0; PAGE_SIZE]),
@@ -210,7 +210,7 @@ impl Store {
     pub fn compact(&self) -> u64 {
         let mut compactor = self.lock_compactor();
         let before = self.pages_compacted.load(Relaxed);
-        while self.compact_step(&mut compactor, CLASS_COUNT) {}
+        self.compact_all(&mut compactor);
         (self.pages_compacted.load(Relaxed) - before) * PAGE_SIZE as u64
     }
 
@@ -219,53 +219,77 @@ impl Store {
         self.pool.wait(timeout);
     }
 
-    /// Whether table, pool and statistics agree. Only while nobody reads or writes.
+    /// Whether table, pool and statistics agree: every object lies in a taken slot of its class, as
+    /// its checksum says, every taken slot belongs to one page, and all counts are right. Looks at
+    /// everything that is stored. Only while nobody reads or writes.
     pub fn check(&self) -> Result<(), String> {
         self.pool.check()?;
-        let (mut stored, mut same, mut zero, mut huge, mut bytes, mut slots) =
-            (0, 0, 0, 0, 0, 0u64);
+        let (mut object, mut content) = (Page::boxed(), Page::boxed());
+        let (mut stored, mut same, mut zero, mut huge, mut bytes) = (0, 0, 0, 0, 0);
+        let mut places = Vec::new();
         for page in 0..self.plan.pages {
             if !self.is_written(page) {
                 continue;
             }
             let entry =
                 table::peek(self.word(page)).map_err(|_| format!("page {page}: damaged"))?;
-            let place = match entry {
+            let (place, class) = match entry {
                 Entry::Empty => continue,
                 Entry::Same(word) => {
+                    stored += 1;
                     same += 1;
                     zero += (word == 0) as u64;
-                    None
+                    continue;
                 }
                 Entry::Stored {
-                    codec: CodecId::Same,
+                    codec,
+                    length,
                     place,
-                    ..
                 } => {
-                    same += 1;
-                    Some(place)
-                }
-                Entry::Stored { length, place, .. } => {
-                    bytes += length as u64;
-                    Some(place)
+                    let length = length as usize;
+                    if length > BLOCK_MAX {
+                        return Err(format!("page {page}: a block of {length} bytes"));
+                    }
+                    match codec {
+                        CodecId::Same => same += 1,
+                        _ => bytes += length as u64,
+                    }
+                    (place, class_of(HEADER_BYTES + length))
                 }
                 Entry::Huge { place, .. } => {
                     huge += 1;
                     bytes += PAGE_SIZE as u64;
-                    Some(place)
+                    (place, HUGE)
                 }
             };
             stored += 1;
-            if let Some(place) = place {
-                slots += 1;
-                if !self.pool.is_slot_of(place, 1) {
-                    return Err(format!("page {page}: its slot at {place} is not taken"));
+            match self.pool.class_at(place) {
+                Some(found) if found == class => {}
+                found => {
+                    return Err(format!(
+                        "page {page}: place {place} is a slot of class {found:?}, not {class}"
+                    ));
                 }
             }
+            // SAFETY: nobody writes now, as the contract says.
+            unsafe { self.copy_out(entry, &mut object, &mut content) }
+                .and_then(|()| whole_block(page, entry, &object, &content).map(drop))
+                .map_err(|error| format!("page {page} at place {place}: {error}"))?;
+            places.push((place, page));
         }
-        let taken = self.pool.taken();
-        if slots != taken {
-            return Err(format!("{slots} slots have a page, {taken} are taken"));
+        places.sort_unstable();
+        if let Some(two) = places.windows(2).find(|two| two[0].0 == two[1].0) {
+            return Err(format!(
+                "pages {} and {} share the slot at {}",
+                two[0].1, two[1].1, two[0].0
+            ));
+        }
+        // All places are taken slots and differ: only a slot that nobody names is left to find.
+        let mut named = places.iter().map(|(place, _)| *place);
+        if let Some(place) = (self.pool.taken_places()).find(|taken| named.next() != Some(*taken)) {
+            return Err(format!(
+                "the slot at {place} is taken, and no page names it"
+            ));
         }
         let stats = self.stats();
         let counted = (
@@ -335,30 +359,24 @@ impl Store {
         page: &mut PageBytes,
         scratch: &mut Scratch,
     ) -> Result<(), ReadError> {
+        let block = whole_block(index, entry, object, page)?;
         match entry {
             Entry::Empty => page.fill(0),
             Entry::Same(word) => fill_page_word(page, word),
-            Entry::Huge { checksum, .. } => {
-                if checksum_huge(index, page) != checksum {
-                    return Err(ReadError::Corrupt);
-                }
+            Entry::Huge { .. } => {}
+            Entry::Stored {
+                codec: CodecId::Same,
+                ..
+            } => {
+                let word = block.try_into().map_err(|_| ReadError::Corrupt)?;
+                fill_page_word(page, u64::from_ne_bytes(word));
             }
-            Entry::Stored { codec, length, .. } => {
-                let (header, rest) = object.split_at(HEADER_BYTES);
-                let block = rest.get(..length as usize).ok_or(ReadError::Corrupt)?;
-                if header != header_of(index, codec, block) {
-                    return Err(ReadError::Corrupt);
-                }
-                if codec == CodecId::Same {
-                    let word = block.try_into().map_err(|_| ReadError::Corrupt)?;
-                    fill_page_word(page, u64::from_ne_bytes(word));
-                } else {
-                    let codec = self.codecs.by_id[codec as usize].as_ref();
-                    codec
-                        .ok_or(ReadError::Corrupt)?
-                        .decompress(block, page, scratch)
-                        .map_err(|_| ReadError::Corrupt)?;
-                }
+            Entry::Stored { codec, .. } => {
+                let codec = self.codecs.by_id[codec as usize].as_ref();
+                codec
+                    .ok_or(ReadError::Corrupt)?
+                    .decompress(block, page, scratch)
+                    .map_err(|_| ReadError::Corrupt)?;
             }
         }
         Ok(())
@@ -370,7 +388,8 @@ impl Store {
         match entry {
             Entry::Stored { length, place, .. } => {
                 let mut header = [0; 4];
-                if !self.pool.is_slot_of(place, HEADER_BYTES + length as usize) {
+                let bytes = HEADER_BYTES + length as usize;
+                if bytes > OBJECT_MAX || self.pool.class_at(place) != Some(class_of(bytes)) {
                     return false;
                 }
                 // SAFETY: the object is no longer in the table and not yet free, so nobody writes
@@ -379,7 +398,7 @@ impl Store {
                 u32::from_ne_bytes(header) == index as u32
             }
             Entry::Huge { checksum, place } => {
-                if !self.pool.is_slot_of(place, PAGE_SIZE) {
+                if self.pool.class_at(place) != Some(HUGE) {
                     return false;
                 }
                 // Without a header only the content can tell.
@@ -437,7 +456,8 @@ impl std::fmt::Debug for Store {
 pub struct Worker {
     store: Arc<Store>,
     counters: Arc<Counters>,
-    current: Current,
+    /// Locked while an object is written, until it is published.
+    current: Arc<Mutex<Current>>,
     buffers: Buffers,
 }
 
@@ -507,8 +527,10 @@ impl Worker {
         }
         self.store.set_written(index)?;
         let encoded = self.encode(index, page);
-        let entry = self.keep(index, encoded, page)?;
+        let mut current = lock_current(&self.current);
+        let entry = self.keep(&mut current, index, encoded, page)?;
         let old = table::swap(self.store.word(index), entry);
+        drop(current);
         self.count_stored(entry);
         self.end(index, old);
         Ok(())
@@ -525,8 +547,12 @@ impl Worker {
         offset: usize,
         bytes: &[u8],
     ) -> Result<(), WriteError> {
-        let part = offset..offset + bytes.len();
-        assert!(part.end <= PAGE_SIZE, "{part:?} reaches beyond the page");
+        let len = bytes.len();
+        assert!(
+            offset <= PAGE_SIZE && len <= PAGE_SIZE - offset,
+            "{len} bytes at {offset} reach beyond the page"
+        );
+        let part = offset..offset + len;
         self.update(index, |page| page[part].copy_from_slice(bytes))
     }
 
@@ -536,7 +562,7 @@ impl Worker {
     /// If `offset` and `len` reach beyond the page.
     pub fn zero_part(&mut self, index: u64, offset: usize, len: usize) -> Result<(), WriteError> {
         assert!(
-            offset + len <= PAGE_SIZE,
+            offset <= PAGE_SIZE && len <= PAGE_SIZE - offset,
             "{len} bytes at {offset} reach beyond the page"
         );
         let store = &self.store;
@@ -590,8 +616,10 @@ impl Worker {
             .map_err(|_| WriteError::Corrupt)?;
         change(page);
         let encoded = self.encode(index, page);
-        let entry = self.keep(index, encoded, page)?;
+        let mut current = lock_current(&self.current);
+        let entry = self.keep(&mut current, index, encoded, page)?;
         locked.publish(entry);
+        drop(current);
         self.count_stored(entry);
         self.end(index, Ok(old));
         Ok(())
@@ -627,7 +655,8 @@ impl Worker {
         }
         if freed > 0 {
             // Slabs that a worker owns are its own to give back, be they empty or not.
-            store.pool.give_up_empty(&store.memory, &mut self.current);
+            let mut current = lock_current(&self.current);
+            store.pool.give_up_empty(&store.memory, &mut current);
         }
         Ok(())
     }
@@ -669,21 +698,17 @@ impl Worker {
 
     /// Puts what [`encode`](Worker::encode) made into the pool; returns the entry to publish.
     fn keep(
-        &mut self,
+        &self,
+        current: &mut Current,
         index: u64,
         encoded: Encoded,
         page: &PageBytes,
     ) -> Result<Entry, WriteError> {
-        let Worker {
-            store,
-            current,
-            buffers,
-            ..
-        } = self;
+        let store = &*self.store;
         match encoded {
             Encoded::Entry(entry) => Ok(entry),
             Encoded::Object { codec, length } => {
-                let bytes = &buffers.object[..HEADER_BYTES + length as usize];
+                let bytes = &self.buffers.object[..HEADER_BYTES + length as usize];
                 let slot = store
                     .pool
                     .take(&store.memory, current, class_of(bytes.len()))?;
@@ -817,10 +842,38 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.store
             .pool
-            .give_up_all(&self.store.memory, &mut self.current);
+            .leave_worker(&self.store.memory, &self.current);
         let mut counters = self.store.lock_counters();
         counters.0.retain(|one| !Arc::ptr_eq(one, &self.counters));
         counters.1.absorb(&self.counters);
+    }
+}
+
+/// A panic while it is held ends the process (or a test); what it guards is then as it was.
+fn lock_current(current: &Mutex<Current>) -> std::sync::MutexGuard<'_, Current> {
+    current.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The block of an object whose bytes [`Store::copy_out`] left in `object` or `page`, if it is what
+/// was written for page `index`. Empty where there is no block.
+fn whole_block<'a>(
+    index: u64,
+    entry: Entry,
+    object: &'a PageBytes,
+    page: &PageBytes,
+) -> Result<&'a [u8], ReadError> {
+    match entry {
+        Entry::Empty | Entry::Same(_) => Ok(&[]),
+        Entry::Huge { checksum, .. } => (checksum_huge(index, page) == checksum)
+            .then_some(&[][..])
+            .ok_or(ReadError::Corrupt),
+        Entry::Stored { codec, length, .. } => {
+            let (header, rest) = object.split_at(HEADER_BYTES);
+            let block = rest.get(..length as usize).ok_or(ReadError::Corrupt)?;
+            (header == header_of(index, codec, block))
+                .then_some(block)
+                .ok_or(ReadError::Corrupt)
+        }
     }
 }
 

@@ -435,3 +435,200 @@ fn compaction_leaves_damaged_entries_alone() {
         }
     }
 }
+
+/// The limit is in pages, not in slabs or in what a slab grows by.
+#[test]
+fn the_limit_can_be_reached_to_the_last_page() {
+    for growth in [
+        Growth::OnDemand,
+        Growth::Reserve(1 << 20),
+        Growth::Populated,
+    ] {
+        for pages in 256..273 {
+            let mut config = Config::new(16 << 20, Arc::new(Lz4));
+            config.growth = growth;
+            config.mem_limit = Some(pages * PAGE_SIZE as u64);
+            let store = store(config);
+            let mut worker = store.worker();
+            // Some free slabs have memory already.
+            for index in 0..100 {
+                worker.write(index, &noise(index)).unwrap();
+            }
+            worker.discard(0, 100).unwrap();
+            let mut index = 0;
+            while worker.write(index, &noise(index)).is_ok() {
+                index += 1;
+                while store.maintain().unwrap() {}
+            }
+            assert_eq!(index, pages, "{growth:?}");
+            assert_eq!(worker.write(index, &noise(1)), Err(WriteError::Limit));
+            drop(worker);
+            store.check().unwrap();
+        }
+    }
+}
+
+/// Two threads write beyond the limit all the time; what is used never shows above it.
+#[test]
+fn no_moment_shows_more_than_the_limit() {
+    let mut config = Config::new(64 << 20, Arc::new(Lz4));
+    config.mem_limit = Some(1 << 20);
+    let store = store(config);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for thread in 0..2 {
+            let (store, stop) = (&store, &stop);
+            scope.spawn(move || {
+                let mut worker = store.worker();
+                let mut index = thread * 4096;
+                let page = noise(1);
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    index += worker.write(index, &page).is_ok() as u64;
+                }
+            });
+        }
+        let mut highest = 0;
+        while store.stats().failed_limit < 100_000 {
+            highest = highest.max(store.stats().mem_used_total);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(highest, 1 << 20);
+    });
+    store.check().unwrap();
+}
+
+/// What one worker wrote another discards: the slabs in which nothing is left are the first one's,
+/// who sleeps.
+#[test]
+fn slabs_of_idle_workers_do_not_stand_in_the_way() {
+    let mut config = Config::new(64 << 20, Arc::new(Lz4));
+    config.mem_limit = Some(4 << 20);
+    let store = store(config);
+    let (mut idle, mut busy) = (store.worker(), store.worker());
+    for (index, noise) in (16..3900).step_by(32).enumerate() {
+        idle.write(index as u64, &page_with_noise(1, noise))
+            .unwrap();
+    }
+    busy.discard(0, 4096).unwrap();
+    for index in 0..1024 {
+        busy.write(index, &noise(index)).unwrap();
+    }
+    assert_eq!(store.stats().mem_used_total, 4 << 20);
+    store.check().unwrap();
+}
+
+/// Many workers have each written a page of every size, and sleep. Maintenance moves their objects
+/// together: what is used is some memory for each class, and not for each class and worker.
+#[test]
+fn maintenance_takes_what_idle_workers_keep() {
+    for growth in [Growth::OnDemand, Growth::Reserve(16 << 20)] {
+        let mut config = Config::new(64 << 20, Arc::new(Lz4));
+        config.growth = growth;
+        let store = store(config);
+        let mut workers: Vec<_> = (0..16).map(|_| store.worker()).collect();
+        let sizes: Vec<usize> = (16..3900).step_by(8).collect();
+        for (number, worker) in workers.iter_mut().enumerate() {
+            for (at, noise) in sizes.iter().enumerate() {
+                let index = (number * sizes.len() + at) as u64;
+                let page = page_with_noise(index, *noise);
+                while worker.write(index, &page).is_err() {
+                    while store.maintain().unwrap() {}
+                }
+            }
+        }
+        // Two pages in three go.
+        for index in (0..(sizes.len() * workers.len()) as u64).filter(|index| index % 3 > 0) {
+            workers[0].discard(index, 1).unwrap();
+        }
+        let before = store.stats();
+        for _ in 0..64 {
+            while store.maintain().unwrap() {}
+        }
+        store.check().unwrap();
+        let after = store.stats();
+        // Half a slab of free slots for each class, and what rounding costs.
+        let most = after.compr_data_size * 11 / 10 + 108 * (32 << 10);
+        assert!(
+            before.mem_used_total > most && after.mem_used_total <= most,
+            "{} bytes of objects, {} used, then {} where {most} are enough",
+            after.compr_data_size,
+            before.mem_used_total,
+            after.mem_used_total
+        );
+    }
+}
+
+/// A class has a long list of slabs of which most is in use, and behind these sparse ones.
+#[test]
+fn compaction_finds_sparse_slabs_behind_many_others() {
+    let store = store(Config::new(256 << 20, Arc::new(Lz4)));
+    let mut worker = store.worker();
+    // 49 objects a slab; two times 120 slabs.
+    let half = 120 * 49;
+    for index in 0..2 * half {
+        worker.write(index, &page_with_noise(index, 1300)).unwrap();
+    }
+    let mut random = Random::new(3);
+    for index in 0..2 * half {
+        // Of the first half little stays, then of the second half most.
+        if random.below(10) < if index < half { 9 } else { 3 } {
+            worker.discard(index, 1).unwrap();
+        }
+    }
+    let freed = store.compact();
+    assert!(freed > 60 * (64 << 10), "{freed} bytes were freed");
+    store.check().unwrap();
+    let mut page = Page::boxed();
+    for index in 0..2 * half {
+        worker.read(index, &mut page).unwrap();
+        assert!(*page == Page::ZERO || *page == page_with_noise(index, 1300));
+    }
+}
+
+/// Entries changed behind the store's back, so that all sums stay right.
+#[test]
+fn check_finds_entries_that_name_the_wrong_slot() {
+    use std::os::unix::fs::FileExt;
+    let entry_at = |page: u64| 4096 + 8 * page;
+    let checked = |change: &dyn Fn(&mut [u64; 4])| {
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        let config = Config::new(1 << 20, Arc::new(Lz4));
+        let bytes = config.memory_bytes().unwrap();
+        let memory = Memory::from_file(file.try_clone().unwrap(), bytes).unwrap();
+        let store = Arc::new(Store::create(config, memory).unwrap());
+        let mut worker = store.worker();
+        // Two of one class and length, and two huge ones.
+        for index in 0..2 {
+            worker.write(index, &page_with_noise(index, 1300)).unwrap();
+        }
+        for index in 2..4 {
+            worker.write(index, &noise(index)).unwrap();
+        }
+        store.check().unwrap();
+        let mut entries = [0; 4];
+        for (page, entry) in entries.iter_mut().enumerate() {
+            let mut bytes = [0; 8];
+            file.read_exact_at(&mut bytes, entry_at(page as u64))
+                .unwrap();
+            *entry = u64::from_ne_bytes(bytes);
+        }
+        change(&mut entries);
+        for (page, entry) in entries.iter().enumerate() {
+            let bytes = entry.to_ne_bytes();
+            file.write_all_at(&bytes, entry_at(page as u64)).unwrap();
+        }
+        store.check().unwrap_err()
+    };
+    let swapped = checked(&|entries| entries.swap(0, 1));
+    assert!(swapped.contains("page 0 at place"), "{swapped}");
+    let swapped = checked(&|entries| entries.swap(2, 3));
+    assert!(swapped.contains("page 2 at place"), "{swapped}");
+    let shared = checked(&|entries| entries[1] = entries[0]);
+    assert!(shared.contains("page 1 at place"), "{shared}");
+    let lost = checked(&|entries| entries[1] = 0);
+    assert!(lost.contains("no page names it"), "{lost}");
+    let between = checked(&|entries| entries[0] += 1);
+    assert!(between.contains("is a slot of class None"), "{between}");
+    let class = checked(&|entries| entries[0] += 1 << 38 << 9);
+    assert!(class.contains("is a slot of class Some"), "{class}");
+}

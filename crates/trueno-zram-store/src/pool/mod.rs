@@ -7,6 +7,9 @@
 //! # Who owns what
 //! - A slab that has a class is *owned* by one worker, which alone takes slots in it; or it is
 //!   *listed* in its class, with free slots for whoever asks; or it is full and neither.
+//! - What a worker owns stands in its [`Current`], which it locks from taking a slot until the
+//!   object is published. Others only try that lock: so every slot that is taken in a slab which
+//!   they recall has been published.
 //! - Any thread may free a slot of any slab, without a lock: it clears a bit and counts down.
 //!   Only a count that makes a slab change its list takes the lock of the class.
 //!
@@ -14,6 +17,8 @@
 //! A class lock guards the list of that class and the flags `owned` and `listed` of its slabs. The
 //! free lock guards the lists of free slabs. The free lock is the innermost; nobody holds two
 //! class locks. Both are held for a few dozen instructions, never across a system call or a fault.
+//! A worker's own lock comes before them. Only the worker itself waits for it; whoever else got it
+//! by trying waits for nothing before letting it go.
 //!
 //! # Where memory comes from
 //! ```text
@@ -21,6 +26,9 @@
 //!                       ^──────────────────────populate────────────────────────────────────┘
 //! ```
 //! *fresh*: never used. *ready*: free, with memory. *cold*: free, its memory given back.
+//!
+//! Memory counts as *used* page by page as a slab is filled, whenever it was populated; all that is
+//! populated and not used is the reserve's.
 
 pub(crate) mod class;
 mod slab;
@@ -29,26 +37,27 @@ use crate::Memory;
 use crate::error::WriteError;
 use crate::plan::{Growth, Plan};
 pub(crate) use class::{CLASS_COUNT, HUGE, OBJECT_MAX, SLAB_BYTES, class_of, slot_bytes};
-use slab::{NONE, Slabs};
+use slab::{Listed, NONE, Slabs};
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trueno_zram_core::PAGE_SIZE;
 
 /// Pages of the operating system in a slab.
 const SLAB_PAGES: u32 = (SLAB_BYTES / PAGE_SIZE) as u32;
 
-/// How far a slab's memory is populated ahead of its objects when growing on demand, in pages.
+/// How many pages a slab is filled further at a time: counted, and populated when growing on demand.
 const GROW_PAGES: u32 = 4;
 
 /// Free slabs with memory that a pool growing on demand keeps for the next writes: 2 MiB.
 const READY_KEPT: u32 = 32;
 
-/// How many slabs of a class compaction looks at for the emptiest.
-const SPARSE_LOOKED_AT: u32 = 64;
+/// How many slabs of a class compaction looks at for the emptiest, under the class's lock.
+pub(crate) const SPARSE_LOOKED_AT: u32 = 64;
 
 /// How many slabs of its class a worker looks at for a slot that needs no new memory.
-const LISTED_TRIES: usize = 8;
+const LISTED_TRIES: usize = 16;
 
 /// Slabs that [`Pool::maintain`] populates between two looks at the reserve: 1 MiB.
 const MAINTAIN_SLABS: u32 = 16;
@@ -85,7 +94,7 @@ struct Free {
 pub(crate) struct Usage {
     pub used: u64,
     pub used_max: u64,
-    /// Free memory that is populated.
+    /// Memory that is populated and not used.
     pub ready: u64,
     /// The lowest it has been, in whole slabs.
     pub ready_min: u64,
@@ -96,13 +105,17 @@ pub(crate) struct Pool {
     slabs: Slabs,
     arena_offset: usize,
     growth: Growth,
-    classes: [Mutex<u32>; CLASS_COUNT],
+    classes: [Mutex<Listed>; CLASS_COUNT],
+    /// What each worker owns.
+    workers: Mutex<Vec<Arc<Mutex<Current>>>>,
     free: Mutex<Free>,
     /// Slabs in the list `ready`, for looking without the lock.
     ready_count: AtomicU32,
     ready_min: AtomicU32,
-    ready_pages: AtomicU64,
-    /// Pages of memory in slabs that have a class.
+    /// Pages of memory that slabs have, of a class or free.
+    populated_pages: AtomicU64,
+    /// Pages of memory that slabs of a class have filled. Never above the limit, unless that was
+    /// lowered.
     used_pages: AtomicU64,
     used_pages_max: AtomicU64,
     limit_pages: AtomicU64,
@@ -131,7 +144,8 @@ impl Pool {
             slabs: Slabs::new(memory, plan.slabs)?,
             arena_offset: plan.arena_offset,
             growth,
-            classes: std::array::from_fn(|_| Mutex::new(NONE)),
+            classes: std::array::from_fn(|_| Mutex::new(Listed::new())),
+            workers: Mutex::default(),
             free: Mutex::new(Free {
                 ready: NONE,
                 cold: NONE,
@@ -139,7 +153,7 @@ impl Pool {
             }),
             ready_count: AtomicU32::new(0),
             ready_min: AtomicU32::new(u32::MAX),
-            ready_pages: AtomicU64::new(0),
+            populated_pages: AtomicU64::new(0),
             used_pages: AtomicU64::new(0),
             used_pages_max: AtomicU64::new(0),
             limit_pages: AtomicU64::new(limit_pages(limit)),
@@ -157,10 +171,12 @@ impl Pool {
     pub fn usage(&self) -> Usage {
         let pages = |count: &AtomicU64| count.load(Relaxed) * PAGE_SIZE as u64;
         let ready = self.ready_count.load(Relaxed);
+        let used = pages(&self.used_pages);
         Usage {
-            used: pages(&self.used_pages),
+            used,
             used_max: pages(&self.used_pages_max),
-            ready: pages(&self.ready_pages),
+            // What is used is counted before it is populated.
+            ready: pages(&self.populated_pages).saturating_sub(used),
             ready_min: self.ready_min.load(Relaxed).min(ready) as u64 * SLAB_BYTES as u64,
         }
     }
@@ -174,6 +190,19 @@ impl Pool {
             .store(self.used_pages.load(Relaxed), Relaxed);
     }
 
+    /// What a new worker owns: nothing yet.
+    pub fn enter_worker(&self) -> Arc<Mutex<Current>> {
+        let current = Arc::new(Mutex::new(Current::new()));
+        lock(&self.workers).push(Arc::clone(&current));
+        current
+    }
+
+    /// Gives back all that a worker owns, which ends.
+    pub fn leave_worker(&self, memory: &Memory, current: &Arc<Mutex<Current>>) {
+        lock(&self.workers).retain(|one| !Arc::ptr_eq(one, current));
+        self.give_up_all(memory, &mut lock(current));
+    }
+
     /// Takes a slot of `class` for a worker.
     pub fn take(
         &self,
@@ -181,26 +210,46 @@ impl Pool {
         current: &mut Current,
         class: u8,
     ) -> Result<Slot, WriteError> {
-        let first = self.try_take(memory, current, class);
-        if first.is_err() && self.give_up_empty(memory, current) {
-            // The worker itself held memory in slabs of other classes.
-            return self.try_take(memory, current, class);
+        let first = self.try_take(memory, current, class, true);
+        if first.is_err() {
+            // Workers hold memory in slabs in which nothing is left: this one, and others.
+            let mut any = self.give_up_empty(memory, current);
+            if let Ok(workers) = self.workers.try_lock() {
+                let empty = |index| self.slabs.get(index).used() == 0;
+                any |= self.recall_from(memory, &workers, 0..CLASS_COUNT, empty);
+            }
+            if any {
+                return self.try_take(memory, current, class, true);
+            }
         }
         first
     }
 
+    /// Takes a slot of `class` that needs no more memory.
+    pub fn take_listed(&self, memory: &Memory, current: &mut Current, class: u8) -> Option<Slot> {
+        self.try_take(memory, current, class, false).ok()
+    }
+
+    /// Takes a slot of `class`; only if `may_grow`, one that needs more memory.
     fn try_take(
         &self,
         memory: &Memory,
         current: &mut Current,
         class: u8,
+        may_grow: bool,
     ) -> Result<Slot, WriteError> {
         let mine = &mut current.0[class as usize];
         let mut tried = [NONE; LISTED_TRIES];
         let mut tries = 0;
+        let mut error = WriteError::NoMemory;
         let result = loop {
             if *mine == NONE {
-                match self.acquire(class) {
+                let found = match self.acquire_listed(class) {
+                    Some(index) => Ok(index),
+                    None if may_grow && tries == 0 => self.acquire_free(class),
+                    None => Err(error),
+                };
+                match found {
                     Ok(index) => *mine = index,
                     Err(error) => break Err(error),
                 }
@@ -213,17 +262,22 @@ impl Pool {
             };
             let start = index * slot_bytes(class);
             let pages = (start + slot_bytes(class)).div_ceil(PAGE_SIZE) as u32;
-            if let Err(error) = self.grow(memory, *mine, pages) {
+            let grown = if pages <= slab.filled() {
+                Ok(())
+            } else if may_grow {
+                self.grow(memory, *mine, pages)
+            } else {
+                Err(WriteError::NoMemory)
+            };
+            if let Err(refused) = grown {
                 // No more memory for this slab. Others of the class may have slots that were
                 // freed, in memory they have already. This one is kept until the end, so that it
                 // is not the next to be found.
+                error = refused;
                 tried[tries] = *mine;
                 tries += 1;
                 *mine = NONE;
-                if tries < LISTED_TRIES
-                    && let Some(other) = self.acquire_listed(class)
-                {
-                    *mine = other;
+                if tries < LISTED_TRIES {
                     continue;
                 }
                 break Err(error);
@@ -248,41 +302,39 @@ impl Pool {
         if slab.count_down_within_list() {
             return;
         }
-        let mut head = lock(&self.classes[class as usize]);
+        let mut listed = lock(&self.classes[class as usize]);
         let after = slab.count_down_locked();
         if after.owned {
             return;
         }
         if after.used == 0 {
             if after.listed {
-                self.slabs.unlink(&mut head, index);
+                self.slabs.unlink(&mut listed, index);
             }
-            slab.set_unclassed();
-            drop(head);
-            self.retire(memory, index);
+            let filled = slab.set_unclassed();
+            drop(listed);
+            self.retire(memory, index, filled);
         } else if !after.listed && (after.used as usize) < class::slots(class) {
             // The count can be above the slots taken, while another thread that has cleared its
             // bit has not counted down yet and the bit was taken again: then that one lists it.
-            self.slabs.link(&mut head, index);
+            self.slabs.link(&mut listed, index);
             slab.set_listed(true);
         }
     }
 
     /// A listed slab of `class`, owned by the caller, whose objects fit into the free slots of
-    /// other listed slabs, if emptying it is worth the copies: at most half of it is in use.
+    /// other listed slabs, if emptying it is worth the copies: at most half of it is in use. Looks at
+    /// [`SPARSE_LOOKED_AT`] slabs; if none is found, the next call looks at others.
     pub fn acquire_sparse(&self, class: u8) -> Option<u32> {
         let slots = class::slots(class) as u32;
-        let mut head = lock(&self.classes[class as usize]);
+        let mut listed = lock(&self.classes[class as usize]);
         let (mut best, mut best_used, mut best_free, mut free) = (NONE, u32::MAX, 0, 0);
-        let mut index = *head;
-        for _ in 0..SPARSE_LOOKED_AT {
-            if index == NONE {
-                break;
-            }
+        let mut index = listed.head;
+        for _ in 0..listed.len.min(SPARSE_LOOKED_AT) {
             let slab = self.slabs.get(index);
             let used = u32::from(slab.used());
             // Slots beyond the memory that the slab has got would need more of it.
-            let have = slab.touched() * PAGE_SIZE as u32 / slot_bytes(class) as u32;
+            let have = slab.filled() * PAGE_SIZE as u32 / slot_bytes(class) as u32;
             let free_here = have.min(slots).saturating_sub(used);
             free += free_here;
             if used < best_used {
@@ -291,42 +343,22 @@ impl Pool {
             index = slab.next();
         }
         if best == NONE || best_used > slots / 2 || free - best_free < best_used {
+            listed.head = index;
             return None;
         }
-        self.slabs.unlink(&mut head, best);
+        self.slabs.unlink(&mut listed, best);
         self.slabs.get(best).own_listed();
         Some(best)
     }
 
-    /// Takes a slot of `class` that needs no more memory.
-    pub fn take_listed(&self, memory: &Memory, current: &mut Current, class: u8) -> Option<Slot> {
-        let mine = &mut current.0[class as usize];
-        for _ in 0..SPARSE_LOOKED_AT {
-            if *mine == NONE {
-                *mine = self.acquire_listed(class)?;
-            }
-            let slab = self.slabs.get(*mine);
-            if let Some(index) = slab.first_free() {
-                let start = index * slot_bytes(class);
-                if start + slot_bytes(class) <= slab.touched() as usize * PAGE_SIZE {
-                    slab.take(index);
-                    return Some(Slot {
-                        place: *mine as u64 * SLAB_BYTES as u64 + start as u64,
-                    });
-                }
-            }
-            // Another one first, so that this one is not the next to be found.
-            let other = self.acquire_listed(class);
-            self.give_up_or_retire(memory, *mine, class);
-            *mine = NONE;
-            *mine = other?;
-        }
-        None
+    /// How many slabs of `class` are listed.
+    pub fn listed(&self, class: u8) -> u32 {
+        lock(&self.classes[class as usize]).len
     }
 
-    /// Pages of memory that slab `index` has.
-    pub fn touched_pages(&self, index: u32) -> u32 {
-        self.slabs.get(index).touched()
+    /// Pages of memory that slab `index` uses.
+    pub fn filled_pages(&self, index: u32) -> u32 {
+        self.slabs.get(index).filled()
     }
 
     /// The slots of slab `index` that are taken at this moment.
@@ -335,13 +367,55 @@ impl Pool {
         (0..class::slots(slab.class())).filter(|slot| slab.is_taken(*slot))
     }
 
+    /// Makes slabs of `class` that workers own everybody's again: an idle worker keeps nothing.
+    pub fn recall(&self, memory: &Memory, class: u8) {
+        let class = class as usize;
+        self.recall_from(memory, &lock(&self.workers), class..class + 1, |_| true);
+    }
+
+    /// Gives up slabs that `workers` own, of some classes, if they are `wanted`; whether there were
+    /// any. Workers that are at work are left alone.
+    fn recall_from(
+        &self,
+        memory: &Memory,
+        workers: &[Arc<Mutex<Current>>],
+        classes: Range<usize>,
+        wanted: impl Fn(u32) -> bool,
+    ) -> bool {
+        let mut any = false;
+        for worker in workers {
+            for class in classes.clone() {
+                let Ok(mut current) = worker.try_lock() else {
+                    break;
+                };
+                let index = current.0[class];
+                if index != NONE && wanted(index) {
+                    current.0[class] = NONE;
+                    drop(current);
+                    self.give_up_or_retire(memory, index, class as u8);
+                    any = true;
+                }
+            }
+        }
+        any
+    }
+
     /// Ends the caller's ownership; returns whether the slab was empty and is free now.
     pub fn give_up_or_retire(&self, memory: &Memory, index: u32, class: u8) -> bool {
-        let empty = self.give_up(index, class);
-        if let Some(index) = empty {
-            self.retire(memory, index);
+        let mut listed = lock(&self.classes[class as usize]);
+        let slab = self.slabs.get(index);
+        let state = slab.disown();
+        if state.used == 0 {
+            let filled = slab.set_unclassed();
+            drop(listed);
+            self.retire(memory, index, filled);
+            return true;
         }
-        empty.is_some()
+        if (state.used as usize) < class::slots(class) {
+            self.slabs.link(&mut listed, index);
+            slab.set_listed(true);
+        }
+        false
     }
 
     /// Gives back the slabs that a worker owns and in which nothing is left; whether there were any.
@@ -367,65 +441,40 @@ impl Pool {
         }
     }
 
-    /// Ends a worker's ownership; returns the slab if it turned out to be empty.
-    fn give_up(&self, index: u32, class: u8) -> Option<u32> {
-        let mut head = lock(&self.classes[class as usize]);
-        let slab = self.slabs.get(index);
-        let state = slab.disown();
-        if state.used == 0 {
-            slab.set_unclassed();
-            return Some(index);
-        }
-        if (state.used as usize) < class::slots(class) {
-            self.slabs.link(&mut head, index);
-            slab.set_listed(true);
-        }
-        None
-    }
-
-    /// A slab of `class` with a free slot, owned by the caller.
-    fn acquire(&self, class: u8) -> Result<u32, WriteError> {
-        if let Some(index) = self.acquire_listed(class) {
-            return Ok(index);
+    /// A free slab, made one of `class` and owned by the caller.
+    fn acquire_free(&self, class: u8) -> Result<u32, WriteError> {
+        if self.used_pages.load(Relaxed) >= self.limit_pages.load(Relaxed) {
+            // It could not be filled.
+            return Err(WriteError::Limit);
         }
         let index = self.take_free()?;
-        if self.growth == Growth::OnDemand && self.slabs.populate(index).is_err() {
-            // A page fault without memory would kill the process. The slab's address space is lost.
-            return Err(WriteError::NoMemory);
-        }
-        let slab = self.slabs.get(index);
-        if let Err(error) = self.count_used(slab.touched()) {
-            self.push_free(index);
-            return Err(error);
-        }
-        slab.set_class(class);
+        self.slabs.get(index).set_class(class);
         Ok(index)
     }
 
     /// A listed slab of `class`, owned by the caller.
     fn acquire_listed(&self, class: u8) -> Option<u32> {
-        let mut head = lock(&self.classes[class as usize]);
-        let index = *head;
+        let mut listed = lock(&self.classes[class as usize]);
+        let index = listed.head;
         if index == NONE {
             return None;
         }
-        self.slabs.unlink(&mut head, index);
+        self.slabs.unlink(&mut listed, index);
         self.slabs.get(index).own_listed();
         Some(index)
     }
 
     fn take_free(&self) -> Result<u32, WriteError> {
-        let index = {
-            let mut free = lock(&self.free);
-            if let Some(index) = self.pop_ready(&mut free) {
-                Some(index)
-            } else if self.growth == Growth::OnDemand {
-                self.take_memoryless(&mut free)
-            } else {
-                self.ready_min.store(0, Relaxed);
-                None
+        let ready = self.pop_ready(&mut lock(&self.free));
+        let index = match self.growth {
+            Growth::OnDemand if ready.is_none() => {
+                self.take_memoryless().map_err(|_| WriteError::NoMemory)?
             }
+            _ => ready,
         };
+        if index.is_none() {
+            self.ready_min.store(0, Relaxed);
+        }
         if let Growth::Reserve(_) = self.growth
             && self.ready_count.load(Relaxed) < self.ready_target()
         {
@@ -434,57 +483,87 @@ impl Pool {
         index.ok_or(WriteError::NoMemory)
     }
 
-    /// A free slab without memory, if there is one.
-    fn take_memoryless(&self, free: &mut Free) -> Option<u32> {
-        if free.cold != NONE {
-            let index = free.cold;
-            free.cold = self.slabs.get(index).next();
-            Some(index)
-        } else if free.fresh < self.slabs.count() {
-            free.fresh += 1;
-            Some(free.fresh - 1)
-        } else {
-            None
+    /// A free slab without memory, if there is one; an error if the system has no memory for what
+    /// is known of it. That comes first: a slab that is taken can be put on a list without a fault.
+    fn take_memoryless(&self) -> io::Result<Option<u32>> {
+        loop {
+            let present = self.slabs.present();
+            {
+                let mut free = lock(&self.free);
+                if free.cold != NONE {
+                    let index = free.cold;
+                    free.cold = self.slabs.get(index).next();
+                    return Ok(Some(index));
+                }
+                if free.fresh == self.slabs.count() {
+                    return Ok(None);
+                }
+                if free.fresh < present {
+                    free.fresh += 1;
+                    return Ok(Some(free.fresh - 1));
+                }
+            }
+            self.slabs.make_present(present)?;
         }
     }
 
-    /// Makes the first `pages` pages of an owned slab present.
+    /// Lets an owned slab be filled up to `pages` pages, which is more than it is now.
     fn grow(&self, memory: &Memory, index: u32, pages: u32) -> Result<(), WriteError> {
         let slab = self.slabs.get(index);
-        let touched = slab.touched();
+        let (filled, touched) = (slab.filled(), slab.touched());
+        let mut ahead = (filled + GROW_PAGES).min(SLAB_PAGES).max(pages);
         if pages <= touched {
-            return Ok(());
+            ahead = ahead.min(touched);
         }
-        let pages = (pages.max(touched + GROW_PAGES)).min(SLAB_PAGES);
-        self.count_used(pages - touched)?;
-        if self.populate(memory, index, touched, pages).is_err() {
-            self.used_pages.fetch_sub((pages - touched) as u64, Relaxed);
-            return Err(WriteError::NoMemory);
+        let used = self.count_used(ahead - filled).or_else(|_| {
+            // Near the limit every page counts.
+            ahead = pages;
+            self.count_used(ahead - filled)
+        })?;
+        if ahead > touched {
+            if self.populate(memory, index, touched, ahead).is_err() {
+                self.used_pages.fetch_sub((ahead - filled) as u64, Relaxed);
+                return Err(WriteError::NoMemory);
+            }
+            slab.set_touched(ahead);
         }
-        slab.set_touched(pages);
-        Ok(())
-    }
-
-    fn populate(&self, memory: &Memory, index: u32, from: u32, to: u32) -> io::Result<()> {
-        let start = self.offset(index as u64 * SLAB_BYTES as u64);
-        memory.populate(start + from as usize * PAGE_SIZE..start + to as usize * PAGE_SIZE)
-    }
-
-    /// Counts `pages` as used, unless that is more than the limit.
-    fn count_used(&self, pages: u32) -> Result<(), WriteError> {
-        let used = self.used_pages.fetch_add(pages as u64, Relaxed) + pages as u64;
-        if used > self.limit_pages.load(Relaxed) {
-            self.used_pages.fetch_sub(pages as u64, Relaxed);
-            return Err(WriteError::Limit);
-        }
+        slab.set_filled(ahead);
         self.used_pages_max.fetch_max(used, Relaxed);
         Ok(())
     }
 
-    /// Puts an empty slab without class among the free ones, or gives its memory back.
-    fn retire(&self, memory: &Memory, index: u32) {
-        self.used_pages
-            .fetch_sub(self.slabs.get(index).touched() as u64, Relaxed);
+    /// Populates pages `from..to` of a slab that the caller owns, or that is free and on no list;
+    /// it has none from `from` on.
+    fn populate(&self, memory: &Memory, index: u32, from: u32, to: u32) -> io::Result<()> {
+        let start = self.offset(index as u64 * SLAB_BYTES as u64);
+        let range = start + from as usize * PAGE_SIZE..start + to as usize * PAGE_SIZE;
+        let populated = memory.populate(range.clone());
+        if populated.is_ok() {
+            self.populated_pages.fetch_add((to - from) as u64, Relaxed);
+        } else {
+            // Some of the pages may have come, and nobody would know of them.
+            // SAFETY: the slab is the caller's, and beyond `from` it has never had memory since it
+            // was free, so no object lies there.
+            let _ = unsafe { memory.release(range) };
+        }
+        populated
+    }
+
+    /// Counts `pages` as used, unless that is more than the limit: one step, so that of two who ask
+    /// for the last pages one gets them. Returns how many are used now.
+    fn count_used(&self, pages: u32) -> Result<u64, WriteError> {
+        let limit = self.limit_pages.load(Relaxed);
+        let more = |used| Some(used + pages as u64).filter(|used| *used <= limit);
+        match self.used_pages.fetch_update(Relaxed, Relaxed, more) {
+            Ok(before) => Ok(before + pages as u64),
+            Err(_) => Err(WriteError::Limit),
+        }
+    }
+
+    /// Puts an empty slab without class among the free ones, or gives its memory back; `filled` of
+    /// its pages were used.
+    fn retire(&self, memory: &Memory, index: u32, filled: u32) {
+        self.used_pages.fetch_sub(filled as u64, Relaxed);
         match self.growth {
             Growth::OnDemand if self.ready_count.load(Relaxed) >= READY_KEPT => {
                 // Refused, it stays ready, which is no harm.
@@ -511,7 +590,6 @@ impl Pool {
             slab.set_next(free.ready);
             free.ready = index;
             self.ready_count.fetch_add(1, SeqCst);
-            self.ready_pages.fetch_add(touched as u64, Relaxed);
         }
     }
 
@@ -525,7 +603,6 @@ impl Pool {
         free.ready = slab.next();
         let left = self.ready_count.fetch_sub(1, SeqCst) - 1;
         self.ready_min.fetch_min(left, Relaxed);
-        self.ready_pages.fetch_sub(slab.touched() as u64, Relaxed);
         Some(index)
     }
 
@@ -538,6 +615,8 @@ impl Pool {
         // place in it.
         let released = unsafe { memory.release(start..start + SLAB_BYTES) };
         if released.is_ok() {
+            self.populated_pages
+                .fetch_sub(slab.touched() as u64, Relaxed);
             slab.set_touched(0);
         }
         self.push_free(index);
@@ -591,14 +670,11 @@ impl Pool {
     /// Populates `count` more slabs; `false` when there are no more.
     pub fn add_ready(&self, memory: &Memory, count: u32) -> io::Result<bool> {
         for _ in 0..count {
-            let Some(index) = self.take_memoryless(&mut lock(&self.free)) else {
+            let Some(index) = self.take_memoryless()? else {
                 self.exhausted.store(true, Relaxed);
                 return Ok(false);
             };
-            let populated = self
-                .slabs
-                .populate(index)
-                .and_then(|()| self.populate(memory, index, 0, SLAB_PAGES));
+            let populated = self.populate(memory, index, 0, SLAB_PAGES);
             if populated.is_ok() {
                 self.slabs.get(index).set_touched(SLAB_PAGES);
             }
@@ -619,20 +695,21 @@ impl Pool {
         place < u64::from(self.slabs.count()) * SLAB_BYTES as u64 - PAGE_SIZE as u64 + 1
     }
 
-    /// Whether a page table entry may name an object of `bytes` at `place`: there is such a slot,
-    /// and it is taken. Anything else is damage.
-    pub fn is_slot_of(&self, place: u64, bytes: usize) -> bool {
+    /// The class of the slot at `place`, if there is a slot and it is taken. Anything else in a page
+    /// table entry is damage.
+    pub fn class_at(&self, place: u64) -> Option<u8> {
         let index = place / SLAB_BYTES as u64;
         if index >= u64::from(self.slabs.count()) {
-            return false;
+            return None;
         }
         let slab = self.slabs.get(index as u32);
+        let class = slab.class_in_use()?;
         let offset = (place % SLAB_BYTES as u64) as usize;
-        let class = slab.class();
-        slab.has_class()
-            && bytes <= slot_bytes(class)
-            && offset.is_multiple_of(slot_bytes(class))
-            && slab.is_taken(offset / slot_bytes(class))
+        let slot = offset / slot_bytes(class);
+        let taken = offset.is_multiple_of(slot_bytes(class))
+            && slot < class::slots(class)
+            && slab.is_taken(slot);
+        taken.then_some(class)
     }
 
     /// Wakes the maintenance thread, without a system call if it is known to be awake.
@@ -659,49 +736,102 @@ impl Pool {
         self.awake.store(true, Release);
     }
 
-    /// Whether all counts and lists agree. Only while nobody reads or writes. For tests.
+    /// Whether all counts and lists agree: every slab is free and on one list, or listed in its
+    /// class, or owned by one worker, or full. Only while nobody reads or writes. For tests.
     pub fn check(&self) -> Result<(), String> {
-        let mut used = 0;
-        for index in 0..lock(&self.free).fresh {
-            let slab = self.slabs.get(index);
-            slab.check()
-                .map_err(|what| format!("slab {index}: {what}"))?;
-            if slab.has_class() {
-                used += slab.touched() as u64;
+        let count = lock(&self.free).fresh;
+        let mut places: Vec<&str> = vec![""; count as usize];
+        let mut put = |index: u32, place: &'static str| match places.get_mut(index as usize) {
+            Some(known) if known.is_empty() => {
+                *known = place;
+                Ok(())
             }
-        }
-        let counted = self.used_pages.load(Relaxed);
-        if used != counted {
-            return Err(format!("{used} pages are used, {counted} are counted"));
-        }
-        for (class, head) in self.classes.iter().enumerate() {
-            let mut index = *lock(head);
-            while index != NONE {
+            Some(known) => Err(format!("slab {index} is {place} and {known}")),
+            None => Err(format!("slab {index} is {place}, and was never used")),
+        };
+        for (class, listed) in self.classes.iter().enumerate() {
+            let listed = lock(listed);
+            let mut index = listed.head;
+            for _ in 0..listed.len {
+                put(index, "listed")?;
                 let slab = self.slabs.get(index);
-                if !slab.is_listed_in(class as u8) {
+                if !slab.state().listed || slab.class() as usize != class {
                     return Err(format!("slab {index} stands in the list of class {class}"));
                 }
                 index = slab.next();
             }
+            if index != listed.head {
+                return Err(format!("the list of class {class} is no ring"));
+            }
         }
-        let free = lock(&self.free);
-        let (mut index, mut ready) = (free.ready, 0);
-        while index != NONE {
-            ready += 1;
-            index = self.slabs.get(index).next();
+        for worker in lock(&self.workers).iter() {
+            for (class, index) in lock(worker).0.iter().enumerate() {
+                if *index == NONE {
+                    continue;
+                }
+                put(*index, "owned")?;
+                let slab = self.slabs.get(*index);
+                if !slab.state().owned || slab.class() as usize != class {
+                    return Err(format!("slab {index} is a worker's for class {class}"));
+                }
+            }
         }
-        let counted = self.ready_count.load(Relaxed);
-        if ready != counted {
-            return Err(format!("{ready} slabs are ready, {counted} are counted"));
+        let ready = {
+            let free = lock(&self.free);
+            let mut ready = 0;
+            for (mut index, place) in [(free.ready, "ready"), (free.cold, "cold")] {
+                while index != NONE {
+                    put(index, place)?;
+                    let slab = self.slabs.get(index);
+                    if slab.class_in_use().is_some() || (slab.touched() > 0) != (place == "ready") {
+                        return Err(format!("slab {index} is {place}: {slab:?}"));
+                    }
+                    ready += (place == "ready") as u32;
+                    index = slab.next();
+                }
+            }
+            ready
+        };
+        let (mut used, mut populated) = (0, 0);
+        for index in 0..count {
+            let slab = self.slabs.get(index);
+            slab.check()
+                .map_err(|what| format!("slab {index}: {what}"))?;
+            used += slab.filled() as u64;
+            populated += slab.touched() as u64;
+            let state = slab.state();
+            let full = slab.class_in_use().is_some() && !state.owned && !state.listed;
+            if full != places[index as usize].is_empty() {
+                return Err(format!(
+                    "slab {index} is on the list {:?}: {state:?}",
+                    places[index as usize]
+                ));
+            }
+        }
+        let found = (used, populated, ready);
+        let counted = (
+            self.used_pages.load(Relaxed),
+            self.populated_pages.load(Relaxed),
+            self.ready_count.load(Relaxed),
+        );
+        if found != counted {
+            return Err(format!(
+                "counted {counted:?}, found {found:?} (pages used, populated, slabs ready)"
+            ));
         }
         Ok(())
     }
 
-    /// Slots that are taken, over all slabs. For checks.
-    pub fn taken(&self) -> u64 {
+    /// The places of all slots that are taken, ascending. For checks.
+    pub fn taken_places(&self) -> impl Iterator<Item = u64> + '_ {
         (0..lock(&self.free).fresh)
-            .map(|index| self.slabs.get(index).taken() as u64)
-            .sum()
+            .filter(|index| self.slabs.get(*index).class_in_use().is_some())
+            .flat_map(|index| {
+                let start = index as u64 * SLAB_BYTES as u64;
+                let bytes = slot_bytes(self.slabs.get(index).class());
+                self.taken_slots(index)
+                    .map(move |slot| start + (slot * bytes) as u64)
+            })
     }
 }
 
@@ -712,4 +842,65 @@ fn limit_pages(limit: Option<u64>) -> u64 {
 /// A panic while a lock is held ends the process (or a test); the lists are then as they were.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use std::os::unix::fs::MetadataExt;
+    use std::sync::Barrier;
+    use trueno_zram_core::codec::lz4::Lz4;
+
+    fn pool(limit: Option<u64>) -> (Pool, Plan, Memory) {
+        let plan = Plan::new(&Config::new(1 << 20, Arc::new(Lz4))).unwrap();
+        let memory = Memory::anonymous(plan.memory_bytes()).unwrap();
+        let pool = Pool::new(&plan, &memory, Growth::OnDemand, limit).unwrap();
+        (pool, plan, memory)
+    }
+
+    #[test]
+    fn of_two_who_ask_for_the_last_pages_one_gets_them() {
+        let (pool, ..) = pool(Some(7 * PAGE_SIZE as u64));
+        let barrier = Barrier::new(2);
+        let ask = || {
+            let mut got = 0;
+            for _ in 0..20_000 {
+                barrier.wait();
+                let mine = pool.count_used(4).is_ok();
+                barrier.wait();
+                if mine {
+                    got += 1;
+                    pool.used_pages.fetch_sub(4, Relaxed);
+                }
+                barrier.wait();
+            }
+            got
+        };
+        let both: u32 = std::thread::scope(|scope| {
+            let other = scope.spawn(ask);
+            ask() + other.join().unwrap()
+        });
+        assert_eq!(both, 20_000);
+    }
+
+    /// A file that ends early stands for a system that runs out of memory half way.
+    #[test]
+    fn memory_that_comes_in_part_goes_back() {
+        let (pool, plan, _) = pool(None);
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        let memory = Memory::from_file(file.try_clone().unwrap(), plan.memory_bytes()).unwrap();
+        file.set_len((plan.arena_offset + 2 * PAGE_SIZE) as u64)
+            .unwrap();
+        let mut current = Current::new();
+        let refused = pool.take(&memory, &mut current, HUGE);
+        assert_eq!(refused, Err(WriteError::NoMemory));
+        assert!(pool.add_ready(&memory, 1).is_err());
+        assert_eq!(file.metadata().unwrap().blocks(), 0);
+        assert_eq!(pool.usage(), Usage::default());
+        pool.check().unwrap();
+        file.set_len(plan.memory_bytes()).unwrap();
+        pool.take(&memory, &mut current, HUGE).unwrap();
+        assert_eq!(pool.usage().used, u64::from(GROW_PAGES) * PAGE_SIZE as u64);
+    }
 }

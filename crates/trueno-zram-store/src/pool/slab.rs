@@ -1,11 +1,12 @@
 //! What is known of each slab: class, counts, which slots are taken, and a place in a list.
 //!
 //! ```text
-//! state: 47..40 touched pages │ 39..32 class │ 17 listed │ 16 owned │ 15..0 used slots
+//! state: 55..48 filled pages │ 47..40 touched pages │ 39..32 class │ 17 listed │ 16 owned │ 15..0 used slots
 //! ```
+//! *touched* pages have memory; of these, objects lie in the first, *filled* ones.
 //! `state` is one word so that a thread that frees the last slot and the owner that gives the slab
 //! up cannot miss each other. `owned`, `listed` and `class` change only under the class lock, or
-//! while nobody else knows the slab; `touched` changes only by whoever owns the slab.
+//! while nobody else knows the slab; `touched` and `filled` change only by whoever owns the slab.
 
 use super::class::{self, SLOTS_MAX};
 use crate::Memory;
@@ -13,6 +14,7 @@ use std::io;
 use std::mem::size_of;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::time::Duration;
+use trueno_zram_core::PAGE_SIZE;
 
 /// No slab.
 pub(super) const NONE: u32 = u32::MAX;
@@ -25,6 +27,7 @@ const OWNED: u64 = 1 << 16;
 const LISTED: u64 = 1 << 17;
 const CLASS_SHIFT: u32 = 32;
 const TOUCHED_SHIFT: u32 = 40;
+const FILLED_SHIFT: u32 = 48;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct State {
@@ -58,9 +61,11 @@ impl Slab {
         (self.state.load(Relaxed) >> CLASS_SHIFT) as u8
     }
 
-    pub fn has_class(&self) -> bool {
+    /// The class of a slab that is in use. One look: an entry that is damaged may name a slab that
+    /// is put to use or freed at this moment.
+    pub fn class_in_use(&self) -> Option<u8> {
         let bits = self.state.load(Relaxed);
-        bits & (OWNED | USED) != 0
+        (bits & (OWNED | USED) != 0).then_some((bits >> CLASS_SHIFT) as u8)
     }
 
     pub fn used(&self) -> u16 {
@@ -75,6 +80,14 @@ impl Slab {
         self.update(|bits| bits & !(0xff << TOUCHED_SHIFT) | (pages as u64) << TOUCHED_SHIFT);
     }
 
+    pub fn filled(&self) -> u32 {
+        (self.state.load(Relaxed) >> FILLED_SHIFT) as u32 & 0xff
+    }
+
+    pub fn set_filled(&self, pages: u32) {
+        self.update(|bits| bits & !(0xff << FILLED_SHIFT) | (pages as u64) << FILLED_SHIFT);
+    }
+
     /// Makes a free slab one of `class`, owned by the caller.
     pub fn set_class(&self, class: u8) {
         self.update(|bits| {
@@ -83,11 +96,14 @@ impl Slab {
         });
     }
 
-    pub fn set_unclassed(&self) {
+    /// Makes an empty slab a free one; returns how many of its pages were filled.
+    pub fn set_unclassed(&self) -> u32 {
+        let filled = self.filled();
         self.update(|bits| {
             debug_assert_eq!(bits & USED, 0);
             bits & (0xff << TOUCHED_SHIFT) | (UNCLASSED as u64) << CLASS_SHIFT
         });
+        filled
     }
 
     pub fn set_listed(&self, listed: bool) {
@@ -173,13 +189,13 @@ impl Slab {
             .sum()
     }
 
-    pub fn is_listed_in(&self, class: u8) -> bool {
-        let state = State::of(self.state.load(Relaxed));
-        state.listed && !state.owned && self.class() == class
+    pub fn state(&self) -> State {
+        State::of(self.state.load(Relaxed))
     }
 
+    /// Whether counts and bits agree. Only while nobody changes the slab.
     pub fn check(&self) -> Result<(), String> {
-        let state = State::of(self.state.load(Relaxed));
+        let state = self.state();
         let taken = self.taken();
         if taken != state.used as u32 {
             return Err(format!(
@@ -187,13 +203,29 @@ impl Slab {
                 state.used
             ));
         }
-        if self.has_class() && !state.owned {
-            let full = taken as usize == class::slots(self.class());
-            if full == state.listed {
-                return Err(format!("{taken} slots taken, listed: {}", state.listed));
-            }
+        let (filled, touched) = (self.filled(), self.touched());
+        if filled > touched {
+            return Err(format!("{filled} pages are filled, {touched} have memory"));
         }
-        Ok(())
+        let Some(class) = self.class_in_use() else {
+            return if filled == 0 && !state.listed {
+                Ok(())
+            } else {
+                Err(format!("free, but {state:?} with {filled} filled pages"))
+            };
+        };
+        let slots = class::slots(class);
+        let full = taken as usize == slots;
+        if state.listed && (state.owned || full) || !(state.listed || state.owned || full) {
+            return Err(format!("{state:?} with {slots} slots"));
+        }
+        let bytes = filled as usize * PAGE_SIZE;
+        match (0..SLOTS_MAX).rfind(|slot| self.is_taken(*slot)) {
+            Some(last) if last >= slots || (last + 1) * class::slot_bytes(class) > bytes => {
+                Err(format!("slot {last} lies beyond {filled} filled pages"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn update(&self, f: impl Fn(u64) -> u64) -> u64 {
@@ -215,6 +247,22 @@ impl Slab {
 pub(super) struct Slabs {
     memory: Memory,
     count: u32,
+    /// Slabs below this one can be looked at without a page fault.
+    present: AtomicU32,
+}
+
+/// The slabs of a class that have free slots and no owner: a ring, so that its start can be moved.
+#[derive(Debug)]
+pub(super) struct Listed {
+    /// [`NONE`] where `len` is 0.
+    pub head: u32,
+    pub len: u32,
+}
+
+impl Listed {
+    pub fn new() -> Listed {
+        Listed { head: NONE, len: 0 }
+    }
 }
 
 impl Slabs {
@@ -222,7 +270,11 @@ impl Slabs {
     /// grows does the same here.
     pub fn new(store: &Memory, count: u32) -> io::Result<Slabs> {
         let memory = store.sibling(count as u64 * size_of::<Slab>() as u64)?;
-        Ok(Slabs { memory, count })
+        Ok(Slabs {
+            memory,
+            count,
+            present: AtomicU32::new(0),
+        })
     }
 
     pub fn count(&self) -> u32 {
@@ -239,34 +291,48 @@ impl Slabs {
         unsafe { &*slab.as_ptr().cast::<Slab>() }
     }
 
-    /// Makes the memory of slab `index` present.
-    pub fn populate(&self, index: u32) -> io::Result<()> {
-        let start = index as usize * size_of::<Slab>();
-        self.memory.populate(start..start + size_of::<Slab>())
+    /// Below which slab all can be looked at without a page fault.
+    pub fn present(&self) -> u32 {
+        self.present.load(Acquire)
     }
 
-    /// Puts slab `index` at the head of a class's list.
-    pub fn link(&self, head: &mut u32, index: u32) {
+    /// Makes what is known of some slabs from `present` on present too. Several threads may do so
+    /// at once.
+    pub fn make_present(&self, present: u32) -> io::Result<()> {
+        let size = size_of::<Slab>();
+        let end = (present + (PAGE_SIZE / size) as u32).min(self.count);
+        self.memory
+            .populate(present as usize * size..end as usize * size)?;
+        self.present.fetch_max(end, AcqRel);
+        Ok(())
+    }
+
+    /// Puts slab `index` at the head of a class's ring.
+    pub fn link(&self, listed: &mut Listed, index: u32) {
         let slab = self.get(index);
-        slab.previous.store(NONE, Relaxed);
-        slab.set_next(*head);
-        if *head != NONE {
-            self.get(*head).previous.store(index, Relaxed);
-        }
-        *head = index;
+        let (previous, next) = match listed.head {
+            NONE => (index, index),
+            head => (self.get(head).previous.load(Relaxed), head),
+        };
+        slab.previous.store(previous, Relaxed);
+        slab.set_next(next);
+        self.get(previous).set_next(index);
+        self.get(next).previous.store(index, Relaxed);
+        listed.head = index;
+        listed.len += 1;
     }
 
-    /// Takes slab `index` out of a class's list.
-    pub fn unlink(&self, head: &mut u32, index: u32) {
+    /// Takes slab `index` out of a class's ring.
+    pub fn unlink(&self, listed: &mut Listed, index: u32) {
         let slab = self.get(index);
         let (previous, next) = (slab.previous.load(Relaxed), slab.next());
-        if previous == NONE {
-            *head = next;
-        } else {
-            self.get(previous).set_next(next);
-        }
-        if next != NONE {
-            self.get(next).previous.store(previous, Relaxed);
+        self.get(previous).set_next(next);
+        self.get(next).previous.store(previous, Relaxed);
+        listed.len -= 1;
+        if listed.len == 0 {
+            listed.head = NONE;
+        } else if listed.head == index {
+            listed.head = next;
         }
     }
 }
