@@ -60,8 +60,8 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
 
 /// A page: zeros, one small word, one word that fits no entry, noise, or anything from nearly empty
 /// to nearly noise.
-fn any_page(random: &mut Random) -> Page {
-    let mut page = Page::ZERO;
+fn any_page(random: &mut Random) -> Box<Page> {
+    let mut page = Page::boxed();
     match random.below(10) {
         0 => {}
         1 => page.fill(random.next() as u8),
@@ -79,12 +79,51 @@ fn any_page(random: &mut Random) -> Page {
     page
 }
 
-/// Some writes may fail when there is a limit or a reserve; then nothing has changed.
-fn may_fail(store: &Store, error: WriteError) -> bool {
+/// What the pages of one thread should be. Boxed: a page by value in a large frame costs the stack,
+/// and its probes.
+#[derive(Default)]
+struct Model {
+    pages: BTreeMap<u64, Box<Page>>,
+    /// Writes since the reserve was last brought up; each takes at most one slab of it.
+    writes: u64,
+}
+
+impl Model {
+    fn page(&self, index: u64) -> Box<Page> {
+        self.pages.get(&index).cloned().unwrap_or_else(Page::boxed)
+    }
+
+    /// Pages that may take memory: they do not repeat one byte.
+    fn objects(&self) -> u64 {
+        let takes_memory = |page: &PageBytes| page.iter().any(|byte| *byte != page[0]);
+        self.pages
+            .values()
+            .filter(|page| takes_memory(page))
+            .count() as u64
+    }
+}
+
+const SLAB_BYTES: u64 = 64 << 10;
+
+/// Whether a write of this thread may fail: at the limit, if the pages there are can bring it about,
+/// or if there is a reserve that the writes there were can have used up. Then nothing has changed.
+/// Without a model there are other threads: all pages may have objects, and what was used and written
+/// a moment ago is not known.
+fn may_fail(store: &Store, error: WriteError, model: Option<&Model>) -> bool {
     let stats: Stats = store.stats();
+    let (used, objects, writes) = match model {
+        Some(model) => (stats.mem_used_total, model.objects(), model.writes),
+        None => (stats.mem_used_max, store.pages(), u64::MAX / SLAB_BYTES),
+    };
     match error {
-        WriteError::Limit => stats.mem_limit > 0,
-        WriteError::NoMemory => stats.reserve_target > 0,
+        // No write needs more than one page of memory at once, and no slab is kept without objects.
+        WriteError::Limit => {
+            stats.mem_limit > 0
+                && used.min(objects * SLAB_BYTES) + PAGE_SIZE as u64 > stats.mem_limit
+        }
+        WriteError::NoMemory => {
+            stats.reserve_target > 0 && writes * SLAB_BYTES > stats.reserve_target
+        }
         _ => false,
     }
 }
@@ -93,12 +132,13 @@ fn may_fail(store: &Store, error: WriteError) -> bool {
 fn step(
     random: &mut Random,
     worker: &mut Worker,
-    model: &mut BTreeMap<u64, Page>,
+    model: &mut Model,
     base: u64,
     pages: u64,
+    alone: bool,
 ) -> Result<(), String> {
     let index = base + random.below(pages);
-    let before = model.get(&index).cloned().unwrap_or_default();
+    let before = model.page(index);
     let (result, after) = match random.below(16) {
         0..6 => {
             let page = any_page(random);
@@ -125,11 +165,12 @@ fn step(
             worker
                 .discard(index, count)
                 .map_err(|error| format!("discard: {error}"))?;
-            model.retain(|page, _| !(index..index + count).contains(page));
+            let range = index..index + count;
+            model.pages.retain(|page, _| !range.contains(page));
             return Ok(());
         }
         _ => {
-            let mut page = Page::ZERO;
+            let mut page = Page::boxed();
             worker
                 .read(index, &mut page)
                 .map_err(|error| format!("read {index}: {error}"))?;
@@ -140,22 +181,20 @@ fn step(
             };
         }
     };
+    model.writes += 1;
     match result {
-        Ok(()) => drop(model.insert(index, after)),
-        Err(error) if may_fail(worker.store(), error) => {}
-        Err(error) => return Err(format!("write {index}: {error}")),
+        Ok(()) => drop(model.pages.insert(index, after)),
+        Err(error) if may_fail(worker.store(), error, alone.then_some(model)) => {}
+        Err(error) => return Err(format!("write {index}: {error}, {:?}", worker.store())),
     }
     Ok(())
 }
 
-fn verify(worker: &mut Worker, model: &BTreeMap<u64, Page>, pages: std::ops::Range<u64>) {
-    let mut page = Page::ZERO;
+fn verify(worker: &mut Worker, model: &Model, pages: std::ops::Range<u64>) {
+    let mut page = Page::boxed();
     for index in pages {
         worker.read(index, &mut page).unwrap();
-        assert!(
-            page == model.get(&index).cloned().unwrap_or_default(),
-            "page {index} differs"
-        );
+        assert!(page == model.page(index), "page {index} differs");
     }
 }
 
@@ -166,13 +205,14 @@ fn random_operations_match_a_map() {
         let pages = 1 + random.below(1500);
         let store = make(config(&mut random, pages), seed % 4 == 0);
         let mut worker = store.worker();
-        let mut model = BTreeMap::new();
+        let mut model = Model::default();
         for number in 0..300 {
-            if let Err(what) = step(&mut random, &mut worker, &mut model, 0, pages) {
+            if let Err(what) = step(&mut random, &mut worker, &mut model, 0, pages, true) {
                 panic!("seed {seed}, operation {number}: {what}");
             }
             if random.below(4) == 0 {
                 store.maintain().unwrap();
+                model.writes = 0;
             }
             if random.below(50) == 0 {
                 store.compact();
@@ -212,10 +252,12 @@ fn threads_keep_to_the_map_and_never_see_half_a_page() {
                 scope.spawn(move || {
                     let mut random = Random::new(seed << 8 | thread);
                     let mut worker = store.worker();
-                    let mut model = BTreeMap::new();
+                    let mut model = Model::default();
                     let base = thread * own;
                     for number in 0..300 {
-                        if let Err(what) = step(&mut random, &mut worker, &mut model, base, own) {
+                        if let Err(what) =
+                            step(&mut random, &mut worker, &mut model, base, own, false)
+                        {
                             panic!("seed {seed}, thread {thread}, operation {number}: {what}");
                         }
                         let page = threads * own + random.below(common);
@@ -250,7 +292,7 @@ fn threads_keep_to_the_map_and_never_see_half_a_page() {
 /// pages seen that are neither.
 fn shared_step(random: &mut Random, worker: &mut Worker, index: u64) -> u64 {
     let made_from = |word: u64| {
-        let mut page = Page::ZERO;
+        let mut page = Page::boxed();
         let noise = (word % PAGE_SIZE as u64) as usize;
         Random::new(word).bytes(&mut page[..noise.max(8)]);
         page[..8].copy_from_slice(&word.to_ne_bytes());
@@ -261,17 +303,17 @@ fn shared_step(random: &mut Random, worker: &mut Worker, index: u64) -> u64 {
             let page = made_from(random.next() | 1);
             match worker.write(index, &page) {
                 Ok(()) => 0,
-                Err(error) => !may_fail(worker.store(), error) as u64,
+                Err(error) => !may_fail(worker.store(), error, None) as u64,
             }
         }
         3 => worker.discard(index, 1).is_err() as u64,
         _ => {
-            let mut page = Page::ZERO;
+            let mut page = Page::boxed();
             worker.read(index, &mut page).unwrap();
             let word = u64::from_ne_bytes(page[..8].try_into().unwrap());
             (page
                 != if word == 0 {
-                    Page::ZERO
+                    Page::boxed()
                 } else {
                     made_from(word)
                 }) as u64
@@ -288,7 +330,7 @@ fn partial_writes_to_one_page_lose_nothing() {
             let store = &store;
             scope.spawn(move || {
                 let mut worker = store.worker();
-                let mut page = Page::ZERO;
+                let mut page = Page::boxed();
                 for round in 1..2000u32 {
                     let bytes = [round as u8 ^ thread as u8; 512];
                     worker.write_part(3, thread * 512, &bytes).unwrap();
@@ -320,20 +362,21 @@ fn compaction_beside_writers_moves_every_object_right() {
                     scope.spawn(move || {
                         let mut random = Random::new(seed << 8 | thread);
                         let mut worker = store.worker();
-                        let mut model = BTreeMap::new();
+                        let mut model = Model::default();
                         let base = thread * 2000;
                         for _ in 0..8 {
                             for index in base..base + 2000 {
-                                let mut page = Page([b'n'; PAGE_SIZE]);
+                                let mut page = Page::boxed();
+                                page.fill(b'n');
                                 let noise = 1000 + random.below(40) as usize;
                                 random.bytes(&mut page[..noise]);
                                 worker.write(index, &page).unwrap();
-                                model.insert(index, page);
+                                model.pages.insert(index, page);
                             }
                             for index in base..base + 2000 {
                                 if random.below(5) > 0 {
                                     worker.discard(index, 1).unwrap();
-                                    model.remove(&index);
+                                    model.pages.remove(&index);
                                 }
                             }
                             verify(&mut worker, &model, base..base + 2000);
