@@ -903,3 +903,78 @@ fn checksum(index: u64, codec: u64, bytes: &[u8]) -> u64 {
     let hash = rapidhash_v3_inline::<true, false, true>(bytes, &DEFAULT_RAPID_SECRETS);
     hash ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::{CLASS_COUNT, SLAB_BYTES, slot_bytes};
+    use trueno_zram_core::codec::lz4::Lz4;
+
+    /// Prints where the memory goes that is used beside the blocks. `PAGES` names a file of pages:
+    /// `PAGES=… cargo test --release -p trueno-zram-store -- --ignored --nocapture where_the_memory`
+    #[test]
+    #[ignore = "prints; needs a file of pages in PAGES"]
+    fn where_the_memory_goes() {
+        let path = std::env::var_os("PAGES").expect("PAGES names a file of pages");
+        let data = std::fs::read(path).unwrap();
+        let pages = data.as_chunks::<PAGE_SIZE>().0;
+        for workers in [1, 4] {
+            let config = Config::new((pages.len() * PAGE_SIZE) as u64, Arc::new(Lz4));
+            let memory = Memory::anonymous(config.memory_bytes().unwrap()).unwrap();
+            let store = Arc::new(Store::create(config, memory).unwrap());
+            let mut writers: Vec<_> = (0..workers).map(|_| store.worker()).collect();
+            for (index, page) in pages.iter().enumerate() {
+                writers[index / 16 % workers]
+                    .write(index as u64, page)
+                    .unwrap();
+            }
+            print_memory(&store, &format!("{workers} workers, after the fill"));
+            store.compact();
+            print_memory(&store, &format!("{workers} workers, after compaction"));
+        }
+    }
+
+    fn print_memory(store: &Store, when: &str) {
+        let (mut headers, mut rounding, mut classes, mut taken) = (0, 0, 0, [0; CLASS_COUNT]);
+        for page in (0..store.pages()).filter(|page| store.is_written(*page)) {
+            match table::peek(store.word(page)).unwrap() {
+                Entry::Stored { codec, length, .. } => {
+                    let bytes = HEADER_BYTES + length as usize;
+                    let class = class_of(bytes);
+                    taken[class as usize] += 1;
+                    headers += HEADER_BYTES;
+                    rounding += bytes.next_multiple_of(16) - bytes;
+                    classes += slot_bytes(class) - bytes.next_multiple_of(16);
+                    if codec == CodecId::Same {
+                        headers += length as usize;
+                    }
+                }
+                Entry::Huge { .. } => taken[HUGE as usize] += 1,
+                Entry::Empty | Entry::Same(_) => {}
+            }
+        }
+        let tail = |class: usize| SLAB_BYTES % slot_bytes(class as u8);
+        let full = |class: usize| taken[class] / (SLAB_BYTES / slot_bytes(class as u8));
+        let tails: usize = (0..CLASS_COUNT)
+            .map(|class| full(class) * tail(class))
+            .sum();
+        let stats = store.stats();
+        let blocks = stats.compr_data_size as usize;
+        let used = stats.mem_used_total as usize;
+        let open = used - blocks - headers - rounding - classes - tails;
+        let percent = |bytes: usize| bytes as f64 * 100.0 / blocks as f64;
+        println!(
+            "{when}: {} pages, {blocks} bytes of blocks, used {:.2} %: headers {:.2}, \
+             rounding to 16 {:.2}, to classes {:.2}, tails of full slabs {:.2}, \
+             open slabs {:.2}; table {:.2} beside",
+            stats.pages_stored,
+            percent(used),
+            percent(headers),
+            percent(rounding),
+            percent(classes),
+            percent(tails),
+            percent(open),
+            percent(stats.table_bytes as usize),
+        );
+    }
+}

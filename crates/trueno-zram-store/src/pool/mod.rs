@@ -47,7 +47,8 @@ use trueno_zram_core::PAGE_SIZE;
 /// Pages of the operating system in a slab.
 const SLAB_PAGES: u32 = (SLAB_BYTES / PAGE_SIZE) as u32;
 
-/// How many pages a slab is filled further at a time: counted, and populated when growing on demand.
+/// By how many pages a slab is filled further at a time, at most: counted, and populated when growing
+/// on demand. Up to half of what it has, so that a class that is rarely used takes little.
 const GROW_PAGES: u32 = 4;
 
 /// Free slabs with memory that a pool growing on demand keeps for the next writes: 2 MiB.
@@ -511,7 +512,8 @@ impl Pool {
     fn grow(&self, memory: &Memory, index: u32, pages: u32) -> Result<(), WriteError> {
         let slab = self.slabs.get(index);
         let (filled, touched) = (slab.filled(), slab.touched());
-        let mut ahead = (filled + GROW_PAGES).min(SLAB_PAGES).max(pages);
+        let step = (filled / 2).clamp(1, GROW_PAGES);
+        let mut ahead = (filled + step).min(SLAB_PAGES).max(pages);
         if pages <= touched {
             ahead = ahead.min(touched);
         }
@@ -890,17 +892,26 @@ mod tests {
         let (pool, plan, _) = pool(None);
         let file = tempfile::tempfile_in("/dev/shm").unwrap();
         let memory = Memory::from_file(file.try_clone().unwrap(), plan.memory_bytes()).unwrap();
-        file.set_len((plan.arena_offset + 2 * PAGE_SIZE) as u64)
-            .unwrap();
         let mut current = Current::new();
+        // Enough for the first 5 pages; then two come at once.
+        file.set_len((plan.arena_offset + 5 * PAGE_SIZE) as u64)
+            .unwrap();
+        for _ in 0..4 {
+            pool.take(&memory, &mut current, HUGE).unwrap();
+        }
+        let before = pool.usage();
+        assert_eq!(before.used, 4 * PAGE_SIZE as u64);
         let refused = pool.take(&memory, &mut current, HUGE);
         assert_eq!(refused, Err(WriteError::NoMemory));
+        file.set_len((plan.arena_offset + SLAB_BYTES + 2 * PAGE_SIZE) as u64)
+            .unwrap();
         assert!(pool.add_ready(&memory, 1).is_err());
-        assert_eq!(file.metadata().unwrap().blocks(), 0);
-        assert_eq!(pool.usage(), Usage::default());
+        assert_eq!(file.metadata().unwrap().blocks() * 512, before.used);
+        assert_eq!(pool.usage(), before);
+        pool.give_up_all(&memory, &mut current);
         pool.check().unwrap();
         file.set_len(plan.memory_bytes()).unwrap();
         pool.take(&memory, &mut current, HUGE).unwrap();
-        assert_eq!(pool.usage().used, u64::from(GROW_PAGES) * PAGE_SIZE as u64);
+        assert_eq!(pool.usage().used, 6 * PAGE_SIZE as u64);
     }
 }
