@@ -161,8 +161,8 @@ fn describe_hardening(hardening: &harden::Report, line: &mut impl FnMut(&str, St
         );
     }
     line("out-of-memory score", hardening.oom_score_adj.to_string());
-    if hardening.swap_mode {
-        line("locked", format_size(hardening.locked_bytes));
+    if let (true, Some(bytes)) = (hardening.swap_mode, hardening.locked_bytes) {
+        line("locked", format_size(bytes));
     }
     for thread in &hardening.threads {
         let flusher = if thread.io_flusher {

@@ -21,7 +21,6 @@ use std::io;
 use std::ops::Range;
 use std::os::linux::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How deep an I/O thread's stack is made present. Codecs keep their tables elsewhere.
@@ -39,9 +38,10 @@ const OOM_SCORE: i32 = -1000;
 pub struct Report {
     /// Whether the process was set up to serve swap.
     pub swap_mode: bool,
-    /// Memory that is there and stays there: `VmLck` of the process, in which of the store only
-    /// what is resident (`RssShmem`) counts, and not the address space for what is still to come.
-    pub locked_bytes: u64,
+    /// Memory that is there and stays there: `Locked` of `smaps_rollup`. (`VmLck` counts address
+    /// space, that of the store which is still to come included.) None where the kernel does not
+    /// tell (no CONFIG_PROC_PAGE_MONITOR).
+    pub locked_bytes: Option<u64>,
     /// `VmRSS` of the process: memory that is there.
     pub resident_bytes: u64,
     /// `oom_score_adj` of the process.
@@ -132,8 +132,6 @@ pub struct Guard {
     /// Threads by id, and whether IO_FLUSHER was read back there.
     threads: Mutex<Vec<(i32, bool)>>,
     faults_at_start: Mutex<HashMap<i32, Faults>>,
-    /// Bytes of address space of the store, once it is locked.
-    store_space: AtomicU64,
 }
 
 impl Guard {
@@ -145,7 +143,6 @@ impl Guard {
             heap_guarded,
             threads: Mutex::new(Vec::new()),
             faults_at_start: Mutex::new(HashMap::new()),
-            store_space: AtomicU64::new(0),
         };
         guard.require(set_io_flusher())?;
         guard.require(set_oom_score())?;
@@ -213,10 +210,8 @@ impl Guard {
         kept.fill(1);
         drop(std::hint::black_box(kept));
 
-        let mut store_space = 0;
         for mapping in mappings().context("cannot read /proc/self/maps")? {
             let locked = if mapping.inode == store.inode && mapping.device == store.device {
-                store_space += mapping.range.len() as u64;
                 sys::lock_range_on_fault(&mapping.range)
             } else if mapping.lockable {
                 sys::lock_range(&mapping.range)
@@ -231,24 +226,9 @@ impl Guard {
                 )
             })?;
         }
-        self.store_space.store(store_space, Relaxed);
-        let locked = self
-            .locked_bytes()
-            .context("cannot read /proc/self/status")?;
+        let locked = size_in(STATUS, "VmLck").with_context(|| format!("cannot read {STATUS}"))?;
         anyhow::ensure!(locked > 0, "no memory stayed locked: {LOCK_REMEDY}");
         Ok(())
-    }
-
-    /// Bytes that are there and locked. What is locked is resident, but for the store's address
-    /// space, which fills with time; the store is the only shared memory of the process. (The
-    /// kernel counts the same in `smaps`, by a walk through all page tables that holds up whoever
-    /// changes a mapping.)
-    fn locked_bytes(&self) -> io::Result<u64> {
-        match status_bytes("VmLck")?.checked_sub(self.store_space.load(Relaxed)) {
-            Some(others) if self.swap => Ok(others + status_bytes("RssShmem")?),
-            // Not even the store stayed locked, or nothing was to be.
-            _ => Ok(0),
-        }
     }
 
     /// Remembers the page faults of the threads that serve I/O; from here on there should be none.
@@ -300,8 +280,8 @@ impl Guard {
             .collect::<io::Result<Vec<_>>>()?;
         Ok(Report {
             swap_mode: self.swap,
-            locked_bytes: self.locked_bytes()?,
-            resident_bytes: status_bytes("VmRSS")?,
+            locked_bytes: locked_bytes()?,
+            resident_bytes: size_in(STATUS, "VmRSS")?,
             oom_score_adj: oom_score()?,
             locked_memory_moves: compaction::allowed(),
             threads,
@@ -401,10 +381,24 @@ fn oom_score() -> io::Result<i32> {
         .map_err(|_| io::Error::other(format!("not a score: {text:?}")))
 }
 
-/// A size in `/proc/self/status`.
-fn status_bytes(name: &str) -> io::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let kib = status.lines().find_map(|line| {
+/// Bytes that are there and locked, counted by the kernel. It walks through all page tables, so it
+/// is asked only where something is locked: on behalf of a client, never on the way of a page.
+fn locked_bytes() -> io::Result<Option<u64>> {
+    if size_in(STATUS, "VmLck")? == 0 {
+        return Ok(Some(0));
+    }
+    match size_in("/proc/self/smaps_rollup", "Locked") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+const STATUS: &str = "/proc/self/status";
+
+/// A size in a file of lines such as `VmRSS:  26448 kB`.
+fn size_in(file: &str, name: &str) -> io::Result<u64> {
+    let text = std::fs::read_to_string(file)?;
+    let kib = text.lines().find_map(|line| {
         let value = line
             .strip_prefix(name)?
             .strip_prefix(':')?
@@ -412,7 +406,7 @@ fn status_bytes(name: &str) -> io::Result<u64> {
         value.trim().parse::<u64>().ok()
     });
     kib.map(|kib| kib << 10)
-        .ok_or_else(|| io::Error::other(format!("no {name} in /proc/self/status")))
+        .ok_or_else(|| io::Error::other(format!("no {name} in {file}")))
 }
 
 /// Page faults of a thread so far.
@@ -494,7 +488,6 @@ mod tests {
             heap_guarded: false,
             threads: Mutex::default(),
             faults_at_start: Mutex::default(),
-            store_space: AtomicU64::new(0),
         };
         if let Err(error) = guard.lock_memory(&mapping) {
             assert!(!sys::is_root(), "{error:#}");
@@ -507,15 +500,19 @@ mod tests {
             "{present} bytes of the store were brought in"
         );
         // What is locked is what is there, and not the store's address space.
-        let before = guard.report(&[]).unwrap();
-        assert!(before.locked_bytes < 1 << 30, "{before:?}");
-        assert!(before.locked_bytes <= before.resident_bytes + (1 << 20));
+        let locked = || {
+            let report = guard.report(&[]).unwrap();
+            report.locked_bytes.expect("this kernel has smaps_rollup")
+        };
+        let before = locked();
+        assert!((1 << 20..1 << 30).contains(&before), "{before}");
         memory.populate(1 << 20..65 << 20).unwrap();
-        let grown = guard.report(&[]).unwrap().locked_bytes - before.locked_bytes;
+        let grown = locked() - before;
         assert!(
             (48 << 20..80 << 20).contains(&grown),
             "64 MiB more are locked, the report says {grown}"
         );
-        assert_eq!(before.heap_uses_on_io_threads, None);
+        let report = guard.report(&[]).unwrap();
+        assert_eq!(report.heap_uses_on_io_threads, None);
     }
 }
