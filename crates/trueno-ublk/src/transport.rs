@@ -39,7 +39,8 @@ pub struct ThreadHooks {
     pub live: Arc<dyn Fn() + Send + Sync>,
     /// Runs in each I/O thread when it has served its last request: it may allocate and free again.
     pub end: Arc<dyn Fn() + Send + Sync>,
-    /// Runs in a thread that ends although the device does not; with the cause.
+    /// Runs in a thread that can serve no longer although the device is to live on; with the
+    /// cause. Requests it had may wait for ever, unless the process ends.
     pub failed: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -79,9 +80,6 @@ pub trait Device: Send {
     fn buffer_bytes(&self) -> u64;
     /// Makes the block device appear and serves it.
     fn start(&mut self) -> anyhow::Result<()>;
-    /// After a thread has failed: has every request under way, and every one to come, answered
-    /// with an error instead of never. [`stop`](Device::stop) has to follow, some time.
-    fn fail(&mut self) -> anyhow::Result<()>;
     /// Takes the block device from everyone who might begin to use it. `claim` is that device,
     /// opened by us alone: it is held until the kernel lets nobody else in. `false`: somebody was
     /// quicker, and nothing has changed. [`stop`](Device::stop) has to follow.

@@ -180,6 +180,31 @@ fn no_ublk_and_no_fuse() {
     assert!(bench.left_behind().is_empty());
 }
 
+/// A driver that is there and not for us is no reason to give up: the other transport is asked.
+#[test]
+fn a_ublk_driver_that_cannot_be_opened_is_passed_over() {
+    let unshare = Command::new("unshare").args(["-m", "true"]).status();
+    if !can(
+        "root with mount namespaces",
+        rooted() && unshare.is_ok_and(|s| s.success()),
+    ) {
+        return;
+    }
+    let script = "mount -t tmpfs none /dev && mknod /dev/null c 1 3 && mkdir /dev/ublk-control \
+                  && exec \"$0\" create --size 1G";
+    let bench = Bench::new();
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_trueno-ublk")])
+        .env("TRUENO_RUN_DIR", bench.run_dir())
+        .output()
+        .unwrap();
+    let sentence = refusal(&output, 1);
+    for word in ["cannot open /dev/ublk-control", "/dev/fuse"] {
+        assert!(sentence.contains(word), "{sentence}");
+    }
+    assert!(bench.left_behind().is_empty());
+}
+
 #[test]
 fn device_id_in_use() {
     if !can_make_devices() {

@@ -221,10 +221,11 @@ fn a_device_that_is_starting_is_shown_at_once() {
         transport: Kind::Ublk,
         pid: std::process::id(),
         name: Some("/dev/ublkb3".into()),
+        failure: None,
     };
     for written in [false, true] {
         if written {
-            number.write(&record).unwrap();
+            number.begin(record.clone()).unwrap();
         }
         let begin = Instant::now();
         assert_eq!(bench.json("list")[0]["state"], "starting");
@@ -331,11 +332,18 @@ fn a_device_that_serves_no_longer_says_so() {
     wait_until("the failure shows", || {
         bench.json("list")[0]["state"] == "failed"
     });
-    let failure = bench.json("stat 0")["failure"].to_string();
-    assert!(failure.contains("FUSE file system has ended"), "{failure}");
-    assert!(bench.done("stat 0").contains("FUSE file system has ended"));
+    let failed = bench.json("list");
+    assert_eq!(failed[0]["name"], name);
+    let cause = failed[0]["failure"].as_str().unwrap();
+    assert!(cause.contains("FUSE file system has ended"), "{cause}");
+    for line in ["stat 0", "reset 0"] {
+        let sentence = bench.refused(line, 1);
+        for word in [name, cause, "remove 0"] {
+            assert!(sentence.contains(word), "{sentence}");
+        }
+    }
     let log = std::fs::read_to_string(bench.run_dir().join("0.log")).unwrap();
-    assert!(log.contains(&format!("{name} serves no longer")), "{log}");
+    assert!(log.contains(cause), "{log}");
     let mut page = [0; 4096];
     let read = std::fs::File::open(name).and_then(|mut file| file.read_exact(&mut page));
     assert!(read.is_err(), "it is read from");

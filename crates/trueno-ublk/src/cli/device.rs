@@ -26,6 +26,8 @@ pub enum Standing {
     Starting,
     /// Its daemon takes it away.
     Ending,
+    /// Its daemon could serve no longer, and is gone; why.
+    Failed(String),
     /// Its daemon is gone and has left things behind.
     Dead,
 }
@@ -37,6 +39,7 @@ impl Standing {
             Standing::Serving(_) => "alive",
             Standing::Starting => "starting",
             Standing::Ending => "ending",
+            Standing::Failed(_) => "failed",
             Standing::Dead => "dead",
         }
     }
@@ -54,18 +57,20 @@ impl Found {
     /// How a device that does not serve is, and what to do.
     pub fn explain(&self) -> String {
         let id = self.id;
-        match self.standing {
+        let name = self.name.as_ref();
+        let name = name.map_or_else(String::new, |name| format!(" ({})", name.display()));
+        match &self.standing {
             Standing::Serving(_) => format!("device {id} serves"),
             Standing::Starting => format!("device {id} is just being made: try again in a moment"),
             Standing::Ending => format!("device {id} is just being removed"),
-            Standing::Dead => {
-                let name = self.name.as_ref();
-                let name = name.map_or_else(String::new, |name| format!(" ({})", name.display()));
-                format!(
-                    "the daemon of device {id}{name} is dead: `trueno-ublk remove {id}` cleans up \
-                     after it"
-                )
-            }
+            Standing::Failed(cause) => format!(
+                "device {id}{name} has failed ({cause}): `trueno-ublk remove {id}` cleans up \
+                 after it"
+            ),
+            Standing::Dead => format!(
+                "the daemon of device {id}{name} is dead: `trueno-ublk remove {id}` cleans up \
+                 after it"
+            ),
         }
     }
 }
@@ -77,8 +82,10 @@ pub fn all(run_dir: &RunDir) -> anyhow::Result<Vec<Found>> {
     for id in run_dir.ids().map_err(refine).with_context(unreadable)? {
         let state = run_dir.state(id).map_err(refine).with_context(unreadable)?;
         let record = run_dir.record(id);
+        let failure = record.as_ref().and_then(|record| record.failure.clone());
         let standing = match (state, record.as_ref().map(|record| record.phase)) {
             (State::Free, _) => continue,
+            (_, Some(Phase::Failed)) => Standing::Failed(failure.unwrap_or_default()),
             (State::Dead, _) => Standing::Dead,
             // It would answer when it is ready, and not before.
             (State::Alive, None | Some(Phase::Starting)) => Standing::Starting,

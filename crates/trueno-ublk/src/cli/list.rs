@@ -38,13 +38,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     output::print(&table(&rows, args.bytes).render(!args.noheadings))?;
-    let failed = rows.iter().filter_map(|row| {
-        let why = row.stat.failure.as_ref()?;
-        Some(format!("{}: {why}", row.stat.device.name.display()))
-    });
-    for sentence in failed.chain(others.iter().map(Found::explain)) {
+    for found in others {
         // The table is what was asked for.
-        let _ = writeln!(std::io::stderr(), "trueno-ublk: {sentence}");
+        let _ = writeln!(std::io::stderr(), "trueno-ublk: {}", found.explain());
     }
     Ok(())
 }
@@ -53,9 +49,7 @@ fn as_json(rows: &[Row], others: &[Found]) -> anyhow::Result<Value> {
     let mut all = Vec::new();
     for Row { stat, usage } in rows {
         let mut object = serde_json::to_value(&stat.device)?;
-        let failed = stat.failure.is_some();
-        object["state"] = if failed { "failed" } else { "alive" }.into();
-        object["failure"] = json!(stat.failure);
+        object["state"] = "alive".into();
         object["mm_stat"] = serde_json::to_value(stat.mm_stat)?;
         object["zero_pages"] = stat.store.zero_pages.into();
         object["mountpoints"] = json!(usage.mountpoints);
@@ -63,9 +57,14 @@ fn as_json(rows: &[Row], others: &[Found]) -> anyhow::Result<Value> {
         object["holders"] = json!(usage.holders);
         all.push(object);
     }
-    all.extend(others.iter().map(
-        |found| json!({ "id": found.id, "name": found.name, "state": found.standing.word() }),
-    ));
+    for found in others {
+        let state = found.standing.word();
+        let mut object = json!({ "id": found.id, "name": found.name, "state": state });
+        if let Standing::Failed(cause) = &found.standing {
+            object["failure"] = cause.as_str().into();
+        }
+        all.push(object);
+    }
     Ok(all.into())
 }
 

@@ -34,7 +34,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Standing::Serving(info) => serving(&run_dir, info, args.force)?,
         Standing::Starting => return Err(anyhow::anyhow!(found.explain()).into()),
         Standing::Ending => others_end(&run_dir, &found)?,
-        Standing::Dead => dead(&run_dir, id)?,
+        Standing::Dead | Standing::Failed(_) => dead(&run_dir, id)?,
     }
     Ok(())
 }

@@ -72,7 +72,6 @@ fn the_only_one(run_dir: &RunDir) -> Result<Info, Failure> {
 fn describe(stat: &Stat) -> String {
     let Stat {
         device,
-        failure,
         mm_stat: mm,
         io_stat: io,
         store,
@@ -89,9 +88,6 @@ fn describe(stat: &Stat) -> String {
         "device",
         format!("{} (id {})", device.name.display(), device.id),
     );
-    if let Some(why) = failure {
-        line("failed", why.clone());
-    }
     line(
         "transport",
         format!("{}: {}", device.transport, device.transport_reason),

@@ -111,9 +111,6 @@ impl Info {
 pub struct Stat {
     /// What it is.
     pub device: Info,
-    /// Why it serves no longer; none: it serves.
-    #[serde(default)]
-    pub failure: Option<String>,
     /// Memory, in the kernel's terms.
     pub mm_stat: MmStat,
     /// Requests that went wrong or freed pages, in the kernel's terms.

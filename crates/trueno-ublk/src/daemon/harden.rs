@@ -20,7 +20,6 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::linux::fs::MetadataExt as _;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How deep an I/O thread's stack is made present. Codecs keep their tables elsewhere.
@@ -243,11 +242,8 @@ impl Guard {
     /// Reads everything back. What the store and the transport know is left at 0.
     pub fn report(&self, io_threads: &[IoThread]) -> io::Result<Report> {
         let start = lock(&self.faults_at_start).clone();
-        // One that has failed is not there any more.
-        let lives = |tid: i32| Path::new(&format!("/proc/self/task/{tid}")).exists();
         let queue_thread_faults = io_threads
             .iter()
-            .filter(|thread| lives(thread.tid))
             .map(|thread| {
                 let (minor, major) = faults(thread.tid)?;
                 let (minor_at_start, major_at_start) =
@@ -265,7 +261,6 @@ impl Guard {
         let threads = lock(&self.threads).clone();
         let threads = threads
             .into_iter()
-            .filter(|(tid, _)| lives(*tid))
             .map(|(tid, io_flusher)| {
                 let (class, priority) = sys::scheduling(tid)?;
                 let name = std::fs::read_to_string(format!("/proc/self/task/{tid}/comm"))?;

@@ -33,8 +33,8 @@ use self::memory::StoreMemory;
 use self::plan::PlanError;
 pub use self::plan::{Memory, Plan, Wishes};
 pub use self::rundir::RunDir;
-use self::rundir::{Phase, Record, Taken};
-use self::serving::{Letter, Removal, Serving, tell_main};
+use self::rundir::{Notes, Phase, Record, Taken};
+use self::serving::{Removal, Serving};
 use crate::control::protocol::{Info, Removed};
 use crate::control::server::{Handler, Mailbox, Server};
 use crate::target::Target;
@@ -44,7 +44,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::iter::once;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 use trueno_zram_cli::usage::Usage;
 use trueno_zram_store::{Growth, Memory as StoreMapped, Store};
@@ -105,13 +105,14 @@ pub fn run(
         transport: chosen.kind,
         pid: std::process::id(),
         name,
+        failure: None,
     };
-    number
-        .write(&record)
+    let notes = number
+        .begin(record)
         .context("cannot write to the run directory")?;
     surroundings.numbered(&run_dir.log(number.id()))?;
 
-    let life = Life::start(plan, chosen, &run_dir, number, record)?;
+    let life = Life::start(plan, chosen, &run_dir, number, notes)?;
     if let Err(error) = surroundings.ready(&life.info) {
         tracing::warn!("nobody was told that the device is ready: {error:#}");
     }
@@ -225,9 +226,8 @@ fn ublk_node(kind: char, id: u32) -> PathBuf {
 /// A device that serves. Dropping it undoes everything, in the order of the fields.
 struct Life {
     info: Info,
-    record: Record,
-    failure: Arc<OnceLock<String>>,
-    inbox: Arc<Mailbox<Letter>>,
+    notes: Arc<Notes>,
+    inbox: Arc<Mailbox<Removal>>,
     device: Box<dyn Device>,
     maintenance: Option<Maintenance>,
     store: Arc<Store>,
@@ -243,7 +243,7 @@ impl Life {
         chosen: Chosen,
         run_dir: &RunDir,
         number: Taken,
-        mut record: Record,
+        notes: Arc<Notes>,
     ) -> anyhow::Result<Life> {
         let id = number.id();
         let swap = plan.swap.is_some();
@@ -274,14 +274,9 @@ impl Life {
         let store = Arc::new(Store::create(config, mapped).context("cannot make the store")?);
 
         let target = Arc::new(Target::new(store.clone(), plan.block_size));
-        let inbox = Arc::new(Mailbox::default());
-        let outbox = inbox.clone();
+        let failing = notes.clone();
         let hooks = ThreadHooks {
-            failed: Arc::new(move |cause| {
-                if let Err(error) = tell_main(&outbox, Letter::Failed(cause.to_string())) {
-                    tracing::error!("{cause}; {error:#}");
-                }
-            }),
+            failed: Arc::new(move |cause| fail(&failing, cause)),
             ..guard.hooks()
         };
         let mut device = prepare(plan, chosen.kind, id, run_dir, target, hooks)?;
@@ -320,7 +315,7 @@ impl Life {
         if let Err(error) = guard.mark_start(device.threads()) {
             tracing::warn!("cannot read the threads' page faults: {error}");
         }
-        let failure = Arc::new(OnceLock::new());
+        let inbox = Arc::new(Mailbox::default());
         let serving: Arc<dyn Handler> = Arc::new(Serving {
             info: info.clone(),
             store: Arc::downgrade(&store),
@@ -328,16 +323,15 @@ impl Life {
             io_threads: device.threads().to_vec(),
             buffer_bytes: device.buffer_bytes(),
             inbox: inbox.clone(),
-            failure: failure.clone(),
         });
         server.open(&serving);
-        record.phase = Phase::Serving;
-        record.name = Some(info.name.clone());
-        note(&number, &record);
+        notes.change(|record| {
+            record.phase = Phase::Serving;
+            record.name = Some(info.name.clone());
+        });
         Ok(Life {
             info,
-            record,
-            failure,
+            notes,
             inbox,
             device,
             maintenance: Some(maintenance),
@@ -348,7 +342,7 @@ impl Life {
         })
     }
 
-    /// Waits for signals and letters until one ends the device.
+    /// Waits for signals and removals until one ends the device.
     fn serve(mut self, signals: &sys::SignalSet) -> anyhow::Result<()> {
         loop {
             let signal = signals.wait().context("cannot wait for signals")?;
@@ -363,17 +357,13 @@ impl Life {
                 }
                 continue;
             }
-            let mut letters = self.inbox.take().into_iter();
-            while let Some(letter) = letters.next() {
-                match letter {
-                    Letter::Failed(cause) => self.fail(&cause),
-                    Letter::Removal(removal) => match self.withdraw(removal.force) {
-                        Ok(warning) => {
-                            let removals = once(removal).chain(letters.filter_map(removal_in));
-                            return self.end(warning, removals.collect());
-                        }
-                        Err(error) => removal.refuse(&error),
-                    },
+            let mut removals = self.inbox.take().into_iter();
+            while let Some(removal) = removals.next() {
+                match self.withdraw(removal.force) {
+                    Ok(warning) => {
+                        return self.end(warning, once(removal).chain(removals).collect());
+                    }
+                    Err(error) => removal.refuse(&error),
                 }
             }
         }
@@ -382,8 +372,8 @@ impl Life {
     /// Lets nobody use the device any more: it is unused, or is to go all the same, with a warning.
     fn withdraw(&mut self, force: bool) -> anyhow::Result<Option<String>> {
         let name = &self.info.name;
-        if self.failure.get().is_some() || !self.info.is_still_ours() {
-            // It serves nobody. Whatever has its name now, our end does not touch it.
+        if !self.info.is_still_ours() {
+            // Whatever it serves now, our end does not touch it.
             return Ok(None);
         }
         match claim(name, false)? {
@@ -401,23 +391,9 @@ impl Life {
         }
     }
 
-    /// A thread that served the device is gone: lets its requests fail, and keeps the rest for
-    /// those who ask what happened.
-    fn fail(&mut self, cause: &str) {
-        let name = self.info.name.display();
-        tracing::error!("{name} serves no longer: {cause}");
-        if self.failure.set(cause.to_string()).is_ok() {
-            match self.device.fail() {
-                Ok(()) => tracing::error!("requests to {name} fail from now on"),
-                Err(error) => tracing::error!("requests to {name} may hang: {error:#}"),
-            }
-        }
-    }
-
     /// Takes everything away: device, threads, store, mounts, files. Tells those who asked for it.
     fn end(mut self, warning: Option<String>, mut removals: Vec<Removal>) -> anyhow::Result<()> {
-        self.record.phase = Phase::Ending;
-        note(&self.number, &self.record);
+        self.notes.change(|record| record.phase = Phase::Ending);
         let stopped = self.device.stop();
         let Life {
             mut device,
@@ -446,7 +422,7 @@ impl Life {
             }),
             Err(error) => Err(format!("{error:#}")),
         };
-        removals.extend(inbox.take().into_iter().filter_map(removal_in));
+        removals.extend(inbox.take());
         for removal in removals {
             removal.answer(outcome.clone());
         }
@@ -457,18 +433,18 @@ impl Life {
     }
 }
 
-fn removal_in(letter: Letter) -> Option<Removal> {
-    match letter {
-        Letter::Removal(removal) => Some(removal),
-        Letter::Failed(_) => None,
-    }
-}
-
-/// Writes down how far the daemon has come. Without that, `list` is behind.
-fn note(number: &Taken, record: &Record) {
-    if let Err(error) = number.write(record) {
-        tracing::warn!("cannot write to the run directory: {error}");
-    }
+/// A thread cannot serve any longer: notes why, and ends the process.
+///
+/// Requests that the thread had would wait for ever, and with them whoever stops the device. The
+/// kernel answers them with errors when the process is gone, whatever state it was in. The store
+/// stays on its tmpfs until `remove`. Nothing is waited for and little allocated: we may be swap.
+fn fail(notes: &Notes, cause: &str) {
+    sys::emergency(&format!("the device serves no longer: {cause}\n"));
+    notes.change(|record| {
+        record.phase = Phase::Failed;
+        record.failure = Some(cause.to_string());
+    });
+    sys::exit_now(1)
 }
 
 /// The transport's first half: everything that needs memory.

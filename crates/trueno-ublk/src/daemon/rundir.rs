@@ -29,6 +29,7 @@ use std::os::unix::fs::{
 };
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The environment variable that names another directory than [`DEFAULT`].
@@ -53,6 +54,8 @@ pub struct Record {
     pub pid: u32,
     /// The block device; a loop device has no name before it is there.
     pub name: Option<PathBuf>,
+    /// Why it has ended, in phase [`Failed`](Phase::Failed).
+    pub failure: Option<String>,
 }
 
 /// How far a daemon has come in its life.
@@ -65,6 +68,8 @@ pub enum Phase {
     Serving,
     /// It takes its device away.
     Ending,
+    /// It could serve no longer, and has ended.
+    Failed,
 }
 
 /// How a device number is found to be.
@@ -92,7 +97,7 @@ impl RunDir {
         RunDir { path: path.into() }
     }
 
-    /// The file that [`compaction`](super::compaction) keeps.
+    /// The file that `compaction.rs` keeps.
     pub fn compaction(&self) -> PathBuf {
         self.path.join("compaction")
     }
@@ -255,7 +260,7 @@ impl RunDir {
                     id,
                     left: read_record(&file),
                     remains: Vec::new(),
-                    lock: file,
+                    lock: Arc::new(file),
                 };
                 taken.clear()?;
                 return Ok(Some(taken));
@@ -272,7 +277,7 @@ pub struct Taken {
     id: u32,
     left: Option<Record>,
     remains: Vec<String>,
-    lock: File,
+    lock: Arc<File>,
 }
 
 impl Taken {
@@ -291,12 +296,13 @@ impl Taken {
         &self.remains
     }
 
-    /// Writes `record` down.
-    pub fn write(&self, record: &Record) -> io::Result<()> {
-        let line = serde_json::to_string(record)? + "\n";
-        // Who reads in between finds the line, or part of it and tries again.
-        self.lock.write_all_at(line.as_bytes(), 0)?;
-        self.lock.set_len(line.len() as u64)
+    /// Writes the first record down.
+    pub fn begin(&self, record: Record) -> io::Result<Arc<Notes>> {
+        write_record(&self.lock, &record)?;
+        Ok(Arc::new(Notes {
+            lock: self.lock.clone(),
+            record: Mutex::new(record),
+        }))
     }
 
     /// Removes what lies under our number: loop devices, mounts, directories, socket. The log
@@ -347,6 +353,31 @@ pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
         }
         _ => error,
     })
+}
+
+/// Our [`Record`], which any thread may change.
+#[derive(Debug)]
+pub struct Notes {
+    lock: Arc<File>,
+    record: Mutex<Record>,
+}
+
+impl Notes {
+    /// Changes the record, and writes it down. Where that fails, `list` is behind.
+    pub fn change(&self, change: impl FnOnce(&mut Record)) {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut record);
+        if let Err(error) = write_record(&self.lock, &record) {
+            tracing::warn!("cannot write to the run directory: {error}");
+        }
+    }
+}
+
+fn write_record(lock: &File, record: &Record) -> io::Result<()> {
+    let line = serde_json::to_string(record)? + "\n";
+    // Who reads in between finds the line, or part of it and tries again.
+    lock.write_all_at(line.as_bytes(), 0)?;
+    lock.set_len(line.len() as u64)
 }
 
 /// The record in a lock file; none: none was written, or by another version.
@@ -554,12 +585,13 @@ mod tests {
             transport: Kind::Loop,
             pid: 4_000_000,
             name: Some(PathBuf::from("/dev/loop1234567")),
+            failure: None,
         };
-        taken.write(&record).unwrap();
+        let notes = taken.begin(record.clone()).unwrap();
         assert_eq!(run_dir.record(4), Some(record.clone()));
         // Shorter than what was there.
         (record.pid, record.name) = (1, None);
-        taken.write(&record).unwrap();
+        notes.change(|written| *written = record.clone());
         assert_eq!(run_dir.record(4), Some(record.clone()));
         // Killed: nothing is cleaned up, but the lock is free.
         let dead = run_dir.lock(5);

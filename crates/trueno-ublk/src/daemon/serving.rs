@@ -10,7 +10,7 @@ use crate::transport::IoThread;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use trueno_zram_cli::sysfs::{IoStat, MmStat};
 use trueno_zram_store::{Stats, Store};
 
@@ -21,23 +21,7 @@ pub(super) struct Serving {
     pub guard: Arc<Guard>,
     pub io_threads: Vec<IoThread>,
     pub buffer_bytes: u64,
-    pub inbox: Arc<Mailbox<Letter>>,
-    /// Why the device serves no longer.
-    pub failure: Arc<OnceLock<String>>,
-}
-
-/// What other threads have to say to the main thread.
-pub(super) enum Letter {
-    /// Somebody wants the device to end.
-    Removal(Removal),
-    /// A thread that served it has failed; the cause.
-    Failed(String),
-}
-
-/// Leaves `letter` where the main thread finds it.
-pub(super) fn tell_main(inbox: &Mailbox<Letter>, letter: Letter) -> anyhow::Result<()> {
-    inbox.put(letter);
-    sys::raise_in_process(MAIL_SIGNAL).context("cannot reach the main thread")
+    pub inbox: Arc<Mailbox<Removal>>,
 }
 
 /// A request to end, on its way to the main thread.
@@ -94,7 +78,6 @@ impl Serving {
         hardening.table_bytes = stats.table_bytes;
         Ok(Stat {
             device: self.info.clone(),
-            failure: self.failure.get().cloned(),
             mm_stat: mm_stat(&stats),
             io_stat: io_stat(&stats),
             store: store_stat(&stats),
@@ -133,12 +116,12 @@ impl Serving {
     fn remove(&self, force: bool) -> Answer {
         let (reply, replied) = channel();
         let (written, is_written) = channel();
-        let removal = Removal {
+        self.inbox.put(Removal {
             force,
             reply,
             written: is_written,
-        };
-        let asked = tell_main(&self.inbox, Letter::Removal(removal));
+        });
+        let asked = sys::raise_in_process(MAIL_SIGNAL).context("cannot reach the main thread");
         let result = asked.and_then(|()| {
             let outcome = replied.recv().context("the main thread gave no answer")?;
             outcome.map_err(anyhow::Error::msg)

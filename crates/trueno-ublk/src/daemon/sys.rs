@@ -293,6 +293,12 @@ pub fn raise_in_process(signal: c_int) -> io::Result<()> {
     checked(unsafe { libc::kill(libc::getpid(), signal) }).map(drop)
 }
 
+/// Ends the process at once: nothing is cleaned up.
+pub fn exit_now(status: c_int) -> ! {
+    // SAFETY: takes a plain number and does not return.
+    unsafe { libc::_exit(status) }
+}
+
 /// Writes to standard error without the heap and without a lock.
 pub fn emergency(text: &str) {
     // SAFETY: the pointer and length are those of a string that lives through the call.

@@ -164,8 +164,6 @@ pub struct LoopDevice {
     session: Option<Session>,
     threads: Vec<IoThread>,
     attached: Option<sys::Loop>,
-    /// What could not be detached when a thread had failed.
-    remains: Option<String>,
     buffer_bytes: u64,
 }
 
@@ -198,7 +196,6 @@ impl LoopDevice {
             session: None,
             threads: Vec::new(),
             attached: None,
-            remains: None,
             buffer_bytes: fuse::buffer_bytes(threads),
         };
         // From here on dropping `device` undoes what was done.
@@ -272,15 +269,6 @@ impl Device for LoopDevice {
         Ok(())
     }
 
-    fn fail(&mut self) -> anyhow::Result<()> {
-        self.remains = self.detach()?;
-        // The end of the connection answers all its requests. Why it ends is known already.
-        if let Some(session) = &mut self.session {
-            let _ = session.end();
-        }
-        Ok(())
-    }
-
     fn withdraw(&mut self, claim: File) -> anyhow::Result<bool> {
         // The kernel detaches it when its last user closes it, and nobody can mount it or swap to
         // it before that: the first two are `claim` and whoever tells the kernel.
@@ -306,8 +294,7 @@ impl Device for LoopDevice {
         if let Some(parent) = self.point.parent() {
             let _ = std::fs::remove_dir(parent);
         }
-        let remains = self.remains.take();
-        ended.and(detached).map(|now| now.or(remains))
+        ended.and(detached)
     }
 
     fn delete(&mut self) -> anyhow::Result<Option<String>> {

@@ -348,14 +348,6 @@ impl Device for UblkDevice {
         }
     }
 
-    fn fail(&mut self) -> anyhow::Result<()> {
-        self.crew.order(Order::End);
-        match self.control.stop_dev(self.info.dev_id) {
-            Err(e) if !e.is_no_device() => Err(e.into()),
-            _ => Ok(()),
-        }
-    }
-
     fn withdraw(&mut self, claim: File) -> anyhow::Result<bool> {
         let id = self.info.dev_id;
         // From here on the end of a thread is no failure.
