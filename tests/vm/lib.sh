@@ -143,6 +143,17 @@ swap_held() {
     in_time
 }
 
+# Pages of real programs, MB of them, swapped to our device and back in PASSES, with nothing lost and
+# nothing standing still: swap_real NAME MB PASSES SIZE [OPTIONS…].
+swap_real() {
+    name=$1 mb=$2 passes=$3
+    shift 3
+    make_swap "$@"
+    press --mb "$mb" --passes "$passes" --pages /test/pages.raw
+    press_report "$name ublk"
+    swap_held
+}
+
 # The ticker's limits: no gap of a second, no 10 s without swap I/O.
 in_time() {
     [ "$ticker_status" = 0 ] || slow "$ticker_line"
@@ -156,10 +167,25 @@ press_report() {
         "pswpout=$(value_of pswpout "$ticker_line") pswpin=$(value_of pswpin "$ticker_line")"
 }
 
+# Bytes of the daemon that are locked and there.
+locked_to_kernel() {
+    awk '$1 == "Locked:" { print $2 * 1024 }' "/proc/$daemon/smaps_rollup"
+}
+
 # The end of a swap device of ours.
 end_swap() {
+    # Free memory is being given back: what stat says lies between what the kernel says before and
+    # after. But while stat runs, two processes share the program's pages, and half of them count.
+    program=$(wc -c </usr/bin/trueno-ublk)
+    before=$(locked_to_kernel)
     trueno-ublk stat 0 --json >/tmp/stat.json || fail "stat"
+    after=$(locked_to_kernel)
     cat /tmp/stat.json
+    ours=$(sed -n 's/.*"locked_bytes": \([0-9]*\).*/\1/p' /tmp/stat.json)
+    awk -v a="$ours" -v b="$before" -v c="$after" -v half=$((program / 2)) \
+        'BEGIN { exit !(a >= (b < c ? b : c) - half && a <= 1.01 * (b > c ? b : c)) }' ||
+        fail "locked are $ours bytes to stat, and to the kernel $before before and $after after it"
+    report "locked_bytes: stat=$ours kernel=$before,$after"
     must_not trueno-ublk remove 0
     must swapoff /dev/ublkb0
     must trueno-ublk remove 0

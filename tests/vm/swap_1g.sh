@@ -4,8 +4,5 @@
 # timeout: 420
 . /test/lib.sh
 watch_for_hangs
-make_swap 1G
-press --mb 1200 --passes 1 --pages /test/pages.raw
-press_report "swap_1g ublk"
-swap_held
+swap_real swap_1g 1200 1 1G
 end_swap

@@ -4,8 +4,5 @@
 # timeout: 300
 . /test/lib.sh
 watch_for_hangs
-make_swap 320M --reserve 8M
-press --mb 240 --passes 2 --pages /test/pages.raw
-press_report "swap_256 ublk"
-swap_held
+swap_real swap_256 240 2 320M --reserve 8M
 end_swap

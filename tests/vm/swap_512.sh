@@ -4,8 +4,5 @@
 # timeout: 420
 . /test/lib.sh
 watch_for_hangs
-make_swap 640M --reserve 16M
-press --mb 700 --passes 2 --pages /test/pages.raw
-press_report "swap_512 ublk"
-swap_held
+swap_real swap_512 700 2 640M --reserve 16M
 end_swap

@@ -11,10 +11,7 @@ press --mb 700 --passes 2 --pages /test/pages.raw
 press_report "swap_zram zram"
 zram_ms=$(value_of total_ms "$hog_line")
 end_zram_swap
-make_swap 640M --reserve 16M
-press --mb 700 --passes 2 --pages /test/pages.raw
-press_report "swap_zram ublk"
-swap_held
+swap_real swap_zram 700 2 640M --reserve 16M
 our_ms=$(value_of total_ms "$hog_line")
 report "swap_zram time against zram: $(awk -v a="$our_ms" -v b="$zram_ms" 'BEGIN { printf "%.2f", a / b }')"
 [ "$our_ms" -le $((2 * zram_ms)) ] || slow "$our_ms ms against $zram_ms ms"

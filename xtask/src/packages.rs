@@ -34,6 +34,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("losetup", "util-linux"),
     ("mkswap", "util-linux"),
     ("swapon", "mount"),
+    ("systemd-analyze", "systemd"),
     ("mount", "mount"),
     ("mkfs.ext4", "e2fsprogs"),
     ("e2fsck", "e2fsprogs"),

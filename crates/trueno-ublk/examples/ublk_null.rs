@@ -65,5 +65,7 @@ fn main() -> anyhow::Result<()> {
             .display()
     );
     std::io::stdin().lock().read_line(&mut String::new())?;
-    device.stop()
+    device.stop()?;
+    device.delete()?;
+    Ok(())
 }

@@ -4,11 +4,14 @@
 //! `prepare` makes everything that needs memory (buffers, rings, threads parked), then
 //! [`Device::start`] makes the block device appear.
 
+use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 /// The kinds of transport.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// The kernel's ublk driver: `/dev/ublkbN`.
     Ublk,
@@ -36,6 +39,9 @@ pub struct ThreadHooks {
     pub live: Arc<dyn Fn() + Send + Sync>,
     /// Runs in each I/O thread when it has served its last request: it may allocate and free again.
     pub end: Arc<dyn Fn() + Send + Sync>,
+    /// Runs in a thread that can serve no longer although the device is to live on; with the
+    /// cause. Requests it had may wait for ever, unless the process ends.
+    pub failed: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
 impl ThreadHooks {
@@ -45,6 +51,7 @@ impl ThreadHooks {
             start: Arc::new(|| Ok(())),
             live: Arc::new(|| ()),
             end: Arc::new(|| ()),
+            failed: Arc::new(|_| ()),
         }
     }
 }
@@ -73,7 +80,14 @@ pub trait Device: Send {
     fn buffer_bytes(&self) -> u64;
     /// Makes the block device appear and serves it.
     fn start(&mut self) -> anyhow::Result<()>;
-    /// Takes the block device away, ends the threads, leaves nothing behind. Whether the device
-    /// is in use has been asked before; here a mounted device just goes.
-    fn stop(&mut self) -> anyhow::Result<()>;
+    /// Takes the block device from everyone who might begin to use it. `claim` is that device,
+    /// opened by us alone: it is held until the kernel lets nobody else in. `false`: somebody was
+    /// quicker, and nothing has changed. [`stop`](Device::stop) has to follow.
+    fn withdraw(&mut self, claim: File) -> anyhow::Result<bool>;
+    /// Takes the block device away, whoever uses it, ends the threads and lets go of everything
+    /// that was served. Gives what remains, in words: somebody who uses the device can keep the
+    /// kernel from ending it.
+    fn stop(&mut self) -> anyhow::Result<Option<String>>;
+    /// After [`stop`](Device::stop): gives the number back. Gives what remains, as there.
+    fn delete(&mut self) -> anyhow::Result<Option<String>>;
 }

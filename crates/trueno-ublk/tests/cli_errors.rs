@@ -39,10 +39,63 @@ fn size_of_no_whole_pages() {
 
 #[test]
 fn unknown_algorithm() {
+    for name in ["lzma", "lz4hc", "none"] {
+        let value = format!("{name:?}");
+        misused(
+            &format!("create --size 1G --algorithm {name}"),
+            &[&value, "use one of same-fill, lz4, zstd"],
+        );
+    }
+}
+
+#[test]
+fn arguments_that_make_no_sense() {
     misused(
-        "create --size 1G --algorithm lzma",
-        &["lzma", "lz4", "zstd"],
+        "",
+        &["no command", "create, remove, reset, list, stat, find"],
     );
+    misused("frobnicate", &["\"frobnicate\"", "create, remove"]);
+    misused("list --bytse", &["\"--bytse\"", "--bytes"]);
+    misused("list now", &["\"now\"", "trueno-ublk list --help"]);
+    misused("create", &["--size <SIZE> is missing"]);
+    misused("create --size", &["--size <SIZE> has no value"]);
+    misused("create --size 1G --size 2G", &["--size <SIZE>", "once"]);
+    misused("create --size 1G --queues x", &["--queues", "\"x\""]);
+    misused(
+        "create --size 1G --transport tcp",
+        &["\"tcp\"", "ublk, loop"],
+    );
+    misused("create --size 1G --json=yes", &["--json", "\"yes\""]);
+    misused("create --size 1G --force", &["--force", "--swap"]);
+    misused(
+        "create --size 1G --reserve 8M --populate",
+        &["--reserve", "--populate", "leave"],
+    );
+    misused("stat --json --mm-stat", &["--json", "--mm-stat", "leave"]);
+    misused("remove", &["<DEVICE> is missing"]);
+}
+
+/// As a script does that has no value in its variable.
+#[test]
+fn a_device_without_a_name() {
+    let bench = Bench::new();
+    for command in ["remove", "reset", "stat"] {
+        let sentence = refusal(&bench.command([command, ""]).output().unwrap(), 2);
+        assert!(sentence.contains("DEVICE"), "{sentence}");
+        assert!(sentence.contains("has no value"), "{sentence}");
+    }
+}
+
+#[test]
+fn what_is_asked_for_is_no_error() {
+    let bench = Bench::new();
+    assert!(
+        bench
+            .done("--help")
+            .contains("Usage: trueno-ublk <COMMAND>")
+    );
+    assert!(bench.done("create --help").contains("--size <SIZE>"));
+    assert!(bench.done("--version").starts_with("trueno-ublk "));
 }
 
 #[test]
@@ -61,6 +114,8 @@ fn swap_on_loop_without_force() {
 #[test]
 fn numbers_out_of_range() {
     misused("create --size 1G --queues 0", &["0 queues"]);
+    misused("create --size 1G --queues 70000", &["70000 queues", "64"]);
+    misused("create --size 1G --dev-id 1048576", &["1048576", "1048575"]);
     misused("create --size 1G --depth 129", &["129", "128"]);
     misused(
         "create --size 1G --block-size 1024",
@@ -122,6 +177,31 @@ fn no_ublk_and_no_fuse() {
         sentence.contains("ublk") && sentence.contains("/dev/fuse"),
         "{sentence}"
     );
+    assert!(bench.left_behind().is_empty());
+}
+
+/// A driver that is there and not for us is no reason to give up: the other transport is asked.
+#[test]
+fn a_ublk_driver_that_cannot_be_opened_is_passed_over() {
+    let unshare = Command::new("unshare").args(["-m", "true"]).status();
+    if !can(
+        "root with mount namespaces",
+        rooted() && unshare.is_ok_and(|s| s.success()),
+    ) {
+        return;
+    }
+    let script = "mount -t tmpfs none /dev && mknod /dev/null c 1 3 && mkdir /dev/ublk-control \
+                  && exec \"$0\" create --size 1G";
+    let bench = Bench::new();
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_trueno-ublk")])
+        .env("TRUENO_RUN_DIR", bench.run_dir())
+        .output()
+        .unwrap();
+    let sentence = refusal(&output, 1);
+    for word in ["cannot open /dev/ublk-control", "/dev/fuse"] {
+        assert!(sentence.contains(word), "{sentence}");
+    }
     assert!(bench.left_behind().is_empty());
 }
 
@@ -197,6 +277,38 @@ fn devices_that_do_not_exist() {
     }
     let sentence = bench.refused("stat", 1);
     assert!(sentence.contains("create"), "{sentence}");
+}
+
+#[test]
+fn no_modprobe_to_load_the_driver_with() {
+    let has_ublk = std::path::Path::new("/dev/ublk-control").exists();
+    if has_ublk || !can("root", rooted()) {
+        return;
+    }
+    let bench = Bench::new();
+    let output = bench
+        .command(["create", "--size", "1G", "--transport", "ublk"])
+        .env("PATH", "/nonexistent")
+        .output()
+        .unwrap();
+    let sentence = refusal(&output, 1);
+    for words in ["not loaded", "no program `modprobe`", "kmod"] {
+        assert!(sentence.contains(words), "{sentence:?} lacks {words:?}");
+    }
+    assert!(!sentence.contains("kernel has no ublk"), "{sentence}");
+}
+
+/// The sentence and the chain of causes each told it once.
+#[test]
+fn a_daemon_that_cannot_be_reached_gives_its_cause_once() {
+    let bench = Bench::new();
+    let error = trueno_ublk::control::client::request(
+        &bench.run_dir().join("0.sock"),
+        &trueno_ublk::control::protocol::Op::Ping,
+    )
+    .unwrap_err();
+    let sentence = format!("{:#}", anyhow::Error::from(error));
+    assert_eq!(sentence.matches("os error").count(), 1, "{sentence}");
 }
 
 #[test]

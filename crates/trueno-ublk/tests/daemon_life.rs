@@ -6,12 +6,15 @@ mod common;
 use common::{Bench, Mounted, can_make_devices};
 use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use trueno_ublk::control::client;
 use trueno_ublk::control::protocol::Op;
+use trueno_ublk::daemon::RunDir;
+use trueno_ublk::daemon::rundir::{Phase, Record};
+use trueno_ublk::transport::Kind;
 
 /// Nothing of `bench` in the run directory, among the mounts and behind loop devices.
 fn assert_no_trace(bench: &Bench) {
@@ -82,7 +85,14 @@ fn data_shows_in_the_figures_and_goes_with_reset() {
         mm["compr_data_size"].as_u64().unwrap() < text.len() as u64 / 10,
         "{mm}"
     );
-    assert_eq!(stat["hardening"]["swap_mode"], false);
+    let hardening = &stat["hardening"];
+    assert_eq!(hardening["swap_mode"], false);
+    assert_eq!(hardening["locked_bytes"], 0);
+    // FUSE allocates for each request: nobody watches, so there is no count.
+    assert!(
+        hardening["heap_uses_on_io_threads"].is_null(),
+        "{hardening}"
+    );
     let line = bench.done(&format!("stat --mm-stat {name}"));
     let numbers: Vec<u64> = line
         .split_whitespace()
@@ -177,20 +187,166 @@ fn a_killed_daemon_is_reported_and_its_remains_are_taken_away() {
     }
     let bench = Bench::new();
     for way in ["remove 0", "create --size 64M --transport loop --dev-id 0"] {
-        bench.done("create --size 64M --transport loop");
+        let device = bench.json("create --size 64M --transport loop");
         let pid = pid_of(&bench, 0);
         signal("-KILL", pid);
         wait_until("it is seen to be dead", || {
             bench.json("list")[0]["state"] == "dead"
         });
-        let sentence = bench.refused("stat 0", 1);
-        assert!(
-            sentence.contains("dead") && sentence.contains("remove 0"),
-            "{sentence}"
-        );
+        let name = &device["name"];
+        assert_eq!(&bench.json("list")[0]["name"], name);
+        let name = name.as_str().unwrap();
+        for line in ["stat 0", "stat", &format!("stat {name}")] {
+            let sentence = bench.refused(line, 1);
+            for word in ["dead", "remove 0", name] {
+                assert!(sentence.contains(word), "{sentence}");
+            }
+        }
         bench.done(way);
     }
     assert_eq!(bench.json("list")[0]["state"], "alive");
+    bench.done("remove 0");
+    assert_no_trace(&bench);
+}
+
+/// Who looks at a device that is just being made is told so at once: it answers nobody yet.
+#[test]
+fn a_device_that_is_starting_is_shown_at_once() {
+    let bench = Bench::new();
+    let run_dir = RunDir::at(bench.run_dir()).create().unwrap();
+    let number = run_dir.take(3).unwrap().expect("free");
+    let _silent = UnixListener::bind(run_dir.socket(3)).unwrap();
+    let record = Record {
+        phase: Phase::Starting,
+        transport: Kind::Ublk,
+        pid: std::process::id(),
+        name: Some("/dev/ublkb3".into()),
+        failure: None,
+    };
+    for written in [false, true] {
+        if written {
+            number.begin(record.clone()).unwrap();
+        }
+        let begin = Instant::now();
+        assert_eq!(bench.json("list")[0]["state"], "starting");
+        for line in ["stat 3", "remove 3", "reset 3"] {
+            let sentence = bench.refused(line, 1);
+            assert!(sentence.contains("just being made"), "{sentence}");
+        }
+        assert!(begin.elapsed() < Duration::from_secs(5), "somebody waited");
+    }
+    assert!(bench.refused("stat ublkb3", 1).contains("just being made"));
+}
+
+/// The second is told what became of the device, not that the conversation broke off.
+#[test]
+fn removes_at_the_same_time_all_say_that_it_is_gone() {
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    for _ in 0..5 {
+        bench.done("create --size 16M --transport loop");
+        let removes: Vec<_> = (0..4)
+            .map(|_| {
+                let mut command = bench.command(["remove", "0"]);
+                command.stdout(Stdio::piped()).stderr(Stdio::piped());
+                command.spawn().unwrap()
+            })
+            .collect();
+        let mut gone = 0;
+        for remove in removes {
+            let output = remove.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            let complained = String::from_utf8_lossy(&output.stderr);
+            if output.status.success() {
+                assert!(said.contains("is gone"), "{output:?}");
+                gone += 1;
+            } else {
+                // It came when all was over.
+                assert!(complained.contains("there is no device 0"), "{output:?}");
+            }
+        }
+        assert!(gone >= 1);
+        assert_no_trace(&bench);
+    }
+}
+
+/// A loop device on top of ours claims nothing and is no process, and its mount is not ours.
+#[test]
+fn a_device_under_another_is_not_taken_away() {
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    let device = bench.json("create --size 64M --transport loop");
+    let name = device["name"].as_str().unwrap();
+    let upper = Command::new("losetup")
+        .args(["-f", "--show", name])
+        .output()
+        .unwrap();
+    assert!(upper.status.success(), "{upper:?}");
+    let upper = String::from_utf8(upper.stdout).unwrap();
+    let upper = Attached(upper.trim().to_string());
+    for line in ["remove 0", "reset 0"] {
+        let sentence = bench.refused(line, 1);
+        assert!(
+            sentence.contains(upper.0.trim_start_matches("/dev/")),
+            "{sentence}"
+        );
+    }
+    let point = bench.run_dir().parent().unwrap().join("mnt");
+    let mounted = Mounted::new(&upper.0, &point);
+    let sentence = bench.refused("remove 0", 1);
+    assert!(sentence.contains(point.to_str().unwrap()), "{sentence}");
+    let shown = bench.json("list");
+    assert_eq!(shown[0]["mountpoints"][0], point.to_str().unwrap());
+    drop(mounted);
+    drop(upper);
+    bench.done("remove 0");
+    assert_no_trace(&bench);
+}
+
+/// A loop device of a test. Dropped, it is detached.
+struct Attached(String);
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
+/// Somebody ends our file system: nobody waits for requests that nobody serves, and everyone who
+/// asks is told.
+#[test]
+fn a_device_that_serves_no_longer_says_so() {
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    let device = bench.json("create --size 64M --transport loop");
+    let name = device["name"].as_str().unwrap();
+    let point = bench.run_dir().join("0/fuse");
+    // The loop device keeps the file open: the force ends the connection all the same.
+    let _ = Command::new("umount").arg("-f").arg(&point).output();
+    wait_until("the failure shows", || {
+        bench.json("list")[0]["state"] == "failed"
+    });
+    let failed = bench.json("list");
+    assert_eq!(failed[0]["name"], name);
+    let cause = failed[0]["failure"].as_str().unwrap();
+    assert!(cause.contains("FUSE file system has ended"), "{cause}");
+    for line in ["stat 0", "reset 0"] {
+        let sentence = bench.refused(line, 1);
+        for word in [name, cause, "remove 0"] {
+            assert!(sentence.contains(word), "{sentence}");
+        }
+    }
+    let log = std::fs::read_to_string(bench.run_dir().join("0.log")).unwrap();
+    assert!(log.contains(cause), "{log}");
+    let mut page = [0; 4096];
+    let read = std::fs::File::open(name).and_then(|mut file| file.read_exact(&mut page));
+    assert!(read.is_err(), "it is read from");
     bench.done("remove 0");
     assert_no_trace(&bench);
 }
@@ -215,12 +371,7 @@ fn in_the_foreground_it_prints_when_ready_and_ends_by_signal() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    wait_until("it serves", || {
-        bench
-            .json("list")
-            .as_array()
-            .is_some_and(|all| all.len() == 1)
-    });
+    wait_until("it serves", || bench.json("list")[0]["state"] == "alive");
     assert_eq!(pid_of(&bench, 0), u64::from(child.id()));
     signal("-INT", u64::from(child.id()));
     assert!(child.wait().unwrap().success());

@@ -32,7 +32,7 @@ pub enum ReadError {
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ReadError::Io { path, source } => write!(f, "cannot read {}: {source}", path.display()),
+            ReadError::Io { path, .. } => write!(f, "cannot read {}", path.display()),
             ReadError::Content { path, text } => {
                 write!(
                     f,

@@ -59,7 +59,16 @@ fn the_table_has_a_heading_unless_told_otherwise() {
 }
 
 #[test]
-fn wrong_usage_is_status_2() {
-    assert_eq!(list(&["--json", "--bytes"]).status.code(), Some(2));
-    assert_eq!(list(&["--nonsense"]).status.code(), Some(2));
+fn wrong_usage_is_one_sentence_and_status_2() {
+    for (args, words) in [
+        (&["--json", "--bytes"][..], "--bytes"),
+        (&["--nonsense"], "\"--nonsense\""),
+    ] {
+        let output = list(args);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let sentence = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(sentence.lines().count(), 1, "{sentence}");
+        assert!(sentence.starts_with("trueno-zram: "), "{sentence}");
+        assert!(sentence.contains(words), "{sentence}");
+    }
 }

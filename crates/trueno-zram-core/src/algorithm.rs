@@ -66,9 +66,9 @@ impl Algorithm {
     #[allow(non_upper_case_globals)] // See above.
     pub const Zstd3: Algorithm = Algorithm::Zstd { level: 3 };
 
-    /// The names that work, for messages.
-    pub(crate) const KNOWN: &str = "none, same-fill, lz4, zstd, zstd1 to zstd22, zstd(level=-7) \
-                                    to zstd(level=-1)";
+    /// The names that have a codec, for messages. `none` works without one.
+    pub const CODECS: &str =
+        "same-fill, lz4, zstd, zstd1 to zstd22, zstd(level=-7) to zstd(level=-1)";
 }
 
 impl fmt::Display for Algorithm {
@@ -126,9 +126,9 @@ impl fmt::Display for ParseAlgorithmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "unknown algorithm '{}': use one of {}",
+            "unknown algorithm '{}': use one of none, {}",
             self.word,
-            Algorithm::KNOWN
+            Algorithm::CODECS
         )
     }
 }
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn the_list_of_known_names_gives_the_real_range_of_levels() {
         let levels = Zstd::LEVELS;
-        assert!(Algorithm::KNOWN.contains(&format!("zstd{}", levels.end())));
-        assert!(Algorithm::KNOWN.contains(&format!("zstd(level={})", levels.start())));
+        assert!(Algorithm::CODECS.contains(&format!("zstd{}", levels.end())));
+        assert!(Algorithm::CODECS.contains(&format!("zstd(level={})", levels.start())));
     }
 }

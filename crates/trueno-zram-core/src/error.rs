@@ -26,8 +26,8 @@ impl std::fmt::Display for Error {
             Error::Corrupt => f.write_str("the compressed block is damaged"),
             Error::Unsupported(algorithm) => write!(
                 f,
-                "algorithm '{algorithm}' has no page codec: use one of {}",
-                Algorithm::KNOWN
+                "algorithm '{algorithm}' has no page codec: use one of none, {}",
+                Algorithm::CODECS
             ),
             Error::Level(level) => write!(
                 f,

@@ -15,7 +15,8 @@
 //! Huge pages have no header and are not moved.
 
 use crate::Store;
-use crate::pool::{CLASS_COUNT, Current, HUGE, OBJECT_MAX, SLAB_BYTES, slot_bytes};
+use crate::pool::{CLASS_COUNT, Current, HUGE, OBJECT_MAX, SLAB_BYTES, class_of, slot_bytes};
+use crate::store::HEADER_BYTES;
 use crate::table::{self, Entry};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -96,10 +97,12 @@ impl Store {
         else {
             return true;
         };
-        if named != place {
+        let bytes = HEADER_BYTES + usize::from(length);
+        // A damaged length would have more copied than a slot holds.
+        if named != place || bytes > OBJECT_MAX || class_of(bytes) != class {
             return true;
         }
-        let bytes = &mut compactor.object[..crate::store::HEADER_BYTES + usize::from(length)];
+        let bytes = &mut compactor.object[..bytes];
         let Some(slot) = self
             .pool
             .take_listed(&self.memory, &mut compactor.current, class)

@@ -98,9 +98,9 @@ pub struct Stats {
     pub reserve_target: u64,
     /// The lowest the reserve has been.
     pub reserve_min: u64,
-    /// Pages written, ever.
+    /// Pages written, ever; failed writes do not count.
     pub pages_written: u64,
-    /// Pages read, ever.
+    /// Pages read, ever; failed reads do not count.
     pub pages_read: u64,
     /// Pages that a discard freed, ever (`notify_free`).
     pub notify_free: u64,
@@ -112,15 +112,15 @@ pub struct Stats {
     pub skipped_pages: u64,
     /// Bytes written as objects, ever: blocks, huge pages; 0 for same-filled pages.
     pub bytes_encoded: u64,
-    /// Reads that failed.
+    /// Reads of a page that failed.
     pub failed_reads: u64,
-    /// Writes that failed.
+    /// Writes of a page that failed.
     pub failed_writes: u64,
     /// Of these, for the memory limit.
     pub failed_limit: u64,
     /// Of these, since no memory was ready.
     pub failed_memory: u64,
-    /// Requests beyond the end.
+    /// Requests beyond the end; they are not counted as failed.
     pub invalid_io: u64,
     /// Objects found damaged: wrong checksum, header, or block.
     pub damaged_objects: u64,

@@ -467,9 +467,9 @@ impl Worker {
     /// the content of `page` is unspecified.
     pub fn read(&mut self, index: u64, page: &mut PageBytes) -> Result<(), ReadError> {
         let result = self.read_uncounted(index, page);
-        self.counters.pages_read.add(1);
-        if let Err(error) = result {
-            self.count_read_error(error);
+        match result {
+            Ok(()) => self.counters.pages_read.add(1),
+            Err(error) => self.count_read_error(error),
         }
         result
     }
@@ -784,25 +784,29 @@ impl Worker {
         }
     }
 
+    /// What was refused before anything was tried counts as invalid alone, as with the kernel's zram.
     fn count_read_error(&self, error: ReadError) {
         let c = &*self.counters;
-        c.failed_reads.add(1);
         match error {
-            ReadError::OutOfRange => c.invalid_io.add(1),
+            ReadError::OutOfRange => return c.invalid_io.add(1),
             ReadError::Corrupt => c.damaged_objects.add(1),
         }
+        c.failed_reads.add(1);
     }
 
     fn count_write(&self, result: Result<(), WriteError>) -> Result<(), WriteError> {
         let c = &*self.counters;
-        c.pages_written.add(1);
-        if let Err(error) = result {
-            c.failed_writes.add(1);
-            match error {
-                WriteError::OutOfRange => c.invalid_io.add(1),
-                WriteError::Limit => c.failed_limit.add(1),
-                WriteError::NoMemory => c.failed_memory.add(1),
-                WriteError::Corrupt => c.damaged_objects.add(1),
+        match result {
+            Ok(()) => c.pages_written.add(1),
+            Err(WriteError::OutOfRange) => c.invalid_io.add(1),
+            Err(error) => {
+                c.failed_writes.add(1);
+                match error {
+                    WriteError::Limit => c.failed_limit.add(1),
+                    WriteError::NoMemory => c.failed_memory.add(1),
+                    WriteError::Corrupt => c.damaged_objects.add(1),
+                    WriteError::OutOfRange => {}
+                }
             }
         }
         result

@@ -2,15 +2,17 @@
 
 use super::{Failure, daemon as daemon_command, output};
 use crate::control::protocol::Info;
-use crate::daemon::plan::{SWAP_PRIORITY, TransportWish};
+use crate::daemon::plan::{QUEUES_MAX, SWAP_PRIORITY, TransportWish};
 use crate::daemon::rundir;
 use crate::daemon::{self, Plan, Report, RunDir, Surroundings, Wishes, sys};
+use crate::ublk::DEPTH_MAX;
 use anyhow::{Context as _, bail};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use trueno_zram_cli::human::{format_size, parse_size};
+use trueno_zram_core::Algorithm;
 
 /// What was typed.
 #[derive(Debug, clap::Args)]
@@ -19,32 +21,52 @@ pub struct Args {
     #[arg(long)]
     size: String,
     /// How pages are compressed
-    #[arg(long, default_value = "lz4")]
+    #[arg(
+        long,
+        default_value = "lz4",
+        help = format!("How pages are compressed: {}", Algorithm::CODECS)
+    )]
     algorithm: String,
-    /// I/O threads [default: by the number of CPUs]
-    #[arg(long)]
-    queues: Option<u16>,
-    /// Requests under way per queue (ublk only)
-    #[arg(long)]
-    depth: Option<u16>,
+    /// I/O threads
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number,
+        help = format!("I/O threads, 1 to {QUEUES_MAX} [default: by the number of CPUs]")
+    )]
+    queues: Option<u64>,
+    /// Requests under way per queue
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number,
+        help = format!("Requests under way per queue, 1 to {DEPTH_MAX} (ublk only)")
+    )]
+    depth: Option<u64>,
     /// The most memory that compressed data may take; writes beyond it fail
     #[arg(long, value_name = "SIZE")]
     mem_limit: Option<String>,
     /// Number of the device [default: the lowest that is free]
-    #[arg(long, value_name = "N")]
-    dev_id: Option<u32>,
+    #[arg(long, value_name = "N", value_parser = number)]
+    dev_id: Option<u64>,
     /// Bytes of a logical block: 512 or 4096
-    #[arg(long, value_name = "BYTES", default_value_t = 4096)]
-    block_size: u32,
+    #[arg(long, value_name = "BYTES", value_parser = number, default_value_t = 4096)]
+    block_size: u64,
     /// How the kernel reaches the device [default: ublk where there is one, else loop]
     #[arg(long, value_enum)]
     transport: Option<Transport>,
     /// Serve in this process, until it is told to end
     #[arg(long)]
     foreground: bool,
-    /// Lock all memory and use the device as swap, with this priority
-    #[arg(long, value_name = "PRIORITY", num_args = 0..=1, default_missing_value = PRIORITY)]
-    swap: Option<u16>,
+    /// Lock all memory and use the device as swap, with this priority [default: 100]
+    #[arg(
+        long,
+        value_name = "PRIORITY",
+        value_parser = number,
+        num_args = 0..=1,
+        default_missing_value = PRIORITY
+    )]
+    swap: Option<u64>,
     /// Memory to keep ready ahead of need [default with --swap: 32M]
     #[arg(long, value_name = "SIZE", conflicts_with = "populate")]
     reserve: Option<String>,
@@ -52,7 +74,7 @@ pub struct Args {
     #[arg(long)]
     populate: bool,
     /// With --swap: also on the loop transport
-    #[arg(long, requires = "swap")]
+    #[arg(long)]
     force: bool,
     /// Print a JSON object
     #[arg(long)]
@@ -85,6 +107,12 @@ pub fn run(args: Args) -> Result<(), Failure> {
         announce(&info, args.json)?;
     }
     Ok(())
+}
+
+/// A whole number. Which ones are possible is for the plan to say.
+fn number(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| "no whole number below 2^64".to_string())
 }
 
 /// What was typed, turned into what is meant. Touches nothing.
@@ -194,12 +222,12 @@ impl Surroundings for Foreground {
     }
 
     fn ready(&mut self, info: &Info) -> anyhow::Result<()> {
-        announce(info, self.json)
+        Ok(announce(info, self.json)?)
     }
 }
 
 /// The device's name, its transport and why that one, and what to do next.
-fn announce(info: &Info, json: bool) -> anyhow::Result<()> {
+fn announce(info: &Info, json: bool) -> io::Result<()> {
     if json {
         output::print_json(info)
     } else {

@@ -2,11 +2,10 @@
 //! one line that it writes to standard output.
 
 use crate::control::protocol::Info;
-use crate::daemon::{self, Plan, Report, RunDir, Surroundings, sys};
+use crate::daemon::{self, Plan, Report, RunDir, Surroundings, rundir, sys};
 use anyhow::Context as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -90,15 +89,9 @@ impl Detached {
 
 impl Surroundings for Detached {
     fn numbered(&mut self, log: &Path) -> anyhow::Result<()> {
-        let open = |path: &Path| {
-            OpenOptions::new()
-                .create(true)
-                .write(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(path)
-        };
-        let file = open(log).with_context(|| format!("cannot open the log {}", log.display()))?;
+        let mut options = OpenOptions::new();
+        let file = rundir::open(log, options.create(true).write(true).truncate(true))
+            .with_context(|| format!("cannot open the log {}", log.display()))?;
         sys::redirect(&file, 2).context("cannot redirect standard error")?;
         let null = File::open("/dev/null").context("cannot open /dev/null")?;
         sys::redirect(&null, 0).context("cannot redirect standard input")

@@ -3,17 +3,76 @@
 use crate::control::client;
 use crate::control::protocol::{Info, Op};
 use crate::daemon::RunDir;
-use crate::daemon::rundir::State;
+use crate::daemon::rundir::{Phase, State};
 use anyhow::{Context as _, bail};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A device that is there.
 pub struct Found {
     /// Our number of it.
     pub id: u32,
-    /// What its daemon says it is; none: its daemon is dead.
-    pub info: Option<Info>,
+    /// The block device, where that is known.
+    pub name: Option<PathBuf>,
+    /// How it is.
+    pub standing: Standing,
+}
+
+/// How a device is.
+pub enum Standing {
+    /// Its daemon answers; what it says it is.
+    Serving(Box<Info>),
+    /// Its daemon makes it.
+    Starting,
+    /// Its daemon takes it away.
+    Ending,
+    /// Its daemon could serve no longer, and is gone; why.
+    Failed(String),
+    /// Its daemon is gone and has left things behind.
+    Dead,
+}
+
+impl Standing {
+    /// The `state` of `list --json`, for those that cannot be asked.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Standing::Serving(_) => "alive",
+            Standing::Starting => "starting",
+            Standing::Ending => "ending",
+            Standing::Failed(_) => "failed",
+            Standing::Dead => "dead",
+        }
+    }
+}
+
+impl Found {
+    /// What its daemon says it is, or a sentence on why nobody can say so.
+    pub fn serving(self) -> anyhow::Result<Info> {
+        match self.standing {
+            Standing::Serving(info) => Ok(*info),
+            _ => bail!(self.explain()),
+        }
+    }
+
+    /// How a device that does not serve is, and what to do.
+    pub fn explain(&self) -> String {
+        let id = self.id;
+        let name = self.name.as_ref();
+        let name = name.map_or_else(String::new, |name| format!(" ({})", name.display()));
+        match &self.standing {
+            Standing::Serving(_) => format!("device {id} serves"),
+            Standing::Starting => format!("device {id} is just being made: try again in a moment"),
+            Standing::Ending => format!("device {id} is just being removed"),
+            Standing::Failed(cause) => format!(
+                "device {id}{name} has failed ({cause}): `trueno-ublk remove {id}` cleans up \
+                 after it"
+            ),
+            Standing::Dead => format!(
+                "the daemon of device {id}{name} is dead: `trueno-ublk remove {id}` cleans up \
+                 after it"
+            ),
+        }
+    }
 }
 
 /// All devices, by number.
@@ -21,52 +80,47 @@ pub fn all(run_dir: &RunDir) -> anyhow::Result<Vec<Found>> {
     let unreadable = || unreadable(run_dir);
     let mut found = Vec::new();
     for id in run_dir.ids().map_err(refine).with_context(unreadable)? {
-        match run_dir.state(id).map_err(refine).with_context(unreadable)? {
-            State::Alive => {
-                // One that is starting does not answer yet, one that ends not any more.
-                let info = client::request_as(&run_dir.socket(id), &Op::Info);
-                found.extend(info.ok().map(|info| Found {
-                    id,
-                    info: Some(info),
-                }));
+        let state = run_dir.state(id).map_err(refine).with_context(unreadable)?;
+        let record = run_dir.record(id);
+        let failure = record.as_ref().and_then(|record| record.failure.clone());
+        let standing = match (state, record.as_ref().map(|record| record.phase)) {
+            (State::Free, _) => continue,
+            (_, Some(Phase::Failed)) => Standing::Failed(failure.unwrap_or_default()),
+            (State::Dead, _) => Standing::Dead,
+            // It would answer when it is ready, and not before.
+            (State::Alive, None | Some(Phase::Starting)) => Standing::Starting,
+            (State::Alive, Some(Phase::Ending)) => Standing::Ending,
+            (State::Alive, Some(Phase::Serving)) => {
+                match client::request_as(&run_dir.socket(id), &Op::Info) {
+                    Ok(info) => Standing::Serving(Box::new(info)),
+                    // It has ended since we looked.
+                    Err(_) if run_dir.state(id).is_ok_and(|state| state == State::Free) => continue,
+                    Err(_) => Standing::Ending,
+                }
             }
-            State::Dead => found.push(Found { id, info: None }),
-            State::Free => {}
-        }
+        };
+        let name = record.and_then(|record| record.name);
+        found.push(Found { id, name, standing });
     }
     Ok(found)
 }
 
-/// The device that `text` means, dead or alive.
+/// The device that `text` means, however it is.
 pub fn find(run_dir: &RunDir, text: &str) -> anyhow::Result<Found> {
     let name = text.strip_prefix("/dev/").unwrap_or(text);
-    let number: Option<u32> = name.strip_prefix("ublkb").unwrap_or(name).parse().ok();
     let path = Path::new("/dev").join(name);
     for found in all(run_dir)? {
-        let meant = match &found.info {
-            // `/dev/loop3` names one thing, `3` another.
-            Some(info) => {
-                info.name == path || (name == text && Some(found.id) == name.parse().ok())
-            }
-            None => Some(found.id) == number,
-        };
-        if meant {
+        // `/dev/loop3` names one thing, `3` another.
+        if found.name.as_ref() == Some(&path) || (name == text && name.parse() == Ok(found.id)) {
             return Ok(found);
         }
     }
-    bail!("there is no device {text} of ours: `trueno-ublk list` shows those that exist")
+    bail!("there is no device {text:?} of ours: `trueno-ublk list` shows those that exist")
 }
 
-/// Like [`find`], but alive.
-pub fn find_alive(run_dir: &RunDir, text: &str) -> anyhow::Result<Info> {
-    let found = find(run_dir, text)?;
-    let id = found.id;
-    found.info.with_context(|| dead(id))
-}
-
-/// What to say of a device whose daemon is gone.
-pub fn dead(id: u32) -> String {
-    format!("the daemon of device {id} is dead: `trueno-ublk remove {id}` cleans up after it")
+/// Like [`find`], but it must serve.
+pub fn find_serving(run_dir: &RunDir, text: &str) -> anyhow::Result<Info> {
+    find(run_dir, text)?.serving()
 }
 
 /// What to say when the run directory cannot be looked into.

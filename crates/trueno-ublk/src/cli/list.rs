@@ -1,27 +1,16 @@
 //! `list`: the devices, in zramctl's columns.
 
-use super::{Failure, device, output};
+use super::device::{self, Found, Standing};
+use super::{Failure, output};
 use crate::control::client;
 use crate::control::protocol::{Op, Stat};
 use crate::daemon::RunDir;
 use serde_json::{Value, json};
 use std::io::Write as _;
-use trueno_zram_cli::human::{format_ratio, format_size};
+use trueno_zram_cli::list;
+pub use trueno_zram_cli::list::Args;
 use trueno_zram_cli::table::{Align, Table};
 use trueno_zram_cli::usage::Usage;
-
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Print a JSON array
-    #[arg(long, conflicts_with_all = ["bytes", "noheadings"])]
-    json: bool,
-    /// Print sizes in bytes
-    #[arg(long, short)]
-    bytes: bool,
-    /// Leave out the heading
-    #[arg(long, short)]
-    noheadings: bool,
-}
 
 /// A device that answers, and who uses it.
 struct Row {
@@ -32,10 +21,10 @@ struct Row {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let run_dir = RunDir::from_environment();
     let mut rows = Vec::new();
-    let mut dead = Vec::new();
+    let mut others = Vec::new();
     for found in device::all(&run_dir)? {
-        let Some(info) = found.info else {
-            dead.push(found.id);
+        let Standing::Serving(info) = &found.standing else {
+            others.push(found);
             continue;
         };
         // It may have been removed since it was found.
@@ -45,18 +34,18 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         }
     }
     if args.json {
-        output::print_json(&as_json(&rows, &dead)?)?;
+        output::print_json(&as_json(&rows, &others)?)?;
         return Ok(());
     }
     output::print(&table(&rows, args.bytes).render(!args.noheadings))?;
-    for id in dead {
+    for found in others {
         // The table is what was asked for.
-        let _ = writeln!(std::io::stderr(), "trueno-ublk: {}", device::dead(id));
+        let _ = writeln!(std::io::stderr(), "trueno-ublk: {}", found.explain());
     }
     Ok(())
 }
 
-fn as_json(rows: &[Row], dead: &[u32]) -> anyhow::Result<Value> {
+fn as_json(rows: &[Row], others: &[Found]) -> anyhow::Result<Value> {
     let mut all = Vec::new();
     for Row { stat, usage } in rows {
         let mut object = serde_json::to_value(&stat.device)?;
@@ -64,55 +53,35 @@ fn as_json(rows: &[Row], dead: &[u32]) -> anyhow::Result<Value> {
         object["mm_stat"] = serde_json::to_value(stat.mm_stat)?;
         object["zero_pages"] = stat.store.zero_pages.into();
         object["mountpoints"] = json!(usage.mountpoints);
-        object["swap_active"] = usage.swap.into();
+        object["swap_active"] = (!usage.swaps.is_empty()).into();
         object["holders"] = json!(usage.holders);
         all.push(object);
     }
-    all.extend(dead.iter().map(|id| json!({ "id": id, "state": "dead" })));
+    for found in others {
+        let state = found.standing.word();
+        let mut object = json!({ "id": found.id, "name": found.name, "state": state });
+        if let Standing::Failed(cause) = &found.standing {
+            object["failure"] = cause.as_str().into();
+        }
+        all.push(object);
+    }
     Ok(all.into())
 }
 
 fn table(rows: &[Row], bytes: bool) -> Table {
-    let size = |value: u64| {
-        if bytes {
-            value.to_string()
-        } else {
-            format_size(value)
+    let rows = rows.iter().map(|Row { stat, usage }| {
+        let info = &stat.device;
+        list::Row {
+            name: info.name.display().to_string(),
+            disksize: info.disksize,
+            algorithm: info.algorithm.clone(),
+            streams: Some(info.streams as u64),
+            mm_stat: stat.mm_stat,
+            more: vec![info.id.to_string(), info.transport.clone()],
+            mountpoint: usage.column(),
         }
-    };
-    let mut table = Table::new(&[
-        ("NAME", Align::Left),
-        ("DISKSIZE", Align::Right),
-        ("DATA", Align::Right),
-        ("COMPR", Align::Right),
-        ("ALGORITHM", Align::Left),
-        ("STREAMS", Align::Right),
-        ("ZERO-PAGES", Align::Right),
-        ("TOTAL", Align::Right),
-        ("MEM-LIMIT", Align::Right),
-        ("MEM-USED", Align::Right),
-        ("RATIO", Align::Right),
-        ("TRANSPORT", Align::Left),
-        ("MOUNTPOINT", Align::Left),
-    ]);
-    for Row { stat, usage } in rows {
-        let (info, mm) = (&stat.device, &stat.mm_stat);
-        table.row(vec![
-            info.name.display().to_string(),
-            size(info.disksize),
-            size(mm.orig_data_size),
-            size(mm.compr_data_size),
-            info.algorithm.clone(),
-            info.streams.to_string(),
-            // What zramctl calls so are the same-filled ones, zero or not.
-            mm.same_pages.to_string(),
-            size(mm.mem_used_total),
-            size(mm.mem_limit),
-            size(mm.mem_used_max),
-            format_ratio(mm.orig_data_size, mm.mem_used_total),
-            info.transport.clone(),
-            usage.column(),
-        ]);
-    }
-    table
+    });
+    // The number is not that of a loop device, and commands take it.
+    let more = [("ID", Align::Right), ("TRANSPORT", Align::Left)];
+    list::table(&more, rows.collect(), bytes)
 }

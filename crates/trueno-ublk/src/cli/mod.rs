@@ -9,7 +9,6 @@ mod daemon;
 mod device;
 mod find;
 mod list;
-mod output;
 mod remove;
 mod reset;
 mod stat;
@@ -18,6 +17,7 @@ use clap::{Parser, Subcommand};
 use std::fmt;
 use std::io::Write as _;
 use std::process::ExitCode;
+use trueno_zram_cli::{arguments, output};
 
 /// Compressed RAM disks and swap devices in user space
 #[derive(Debug, Parser)]
@@ -71,15 +71,16 @@ impl fmt::Display for Failure {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Create(args) => create::run(args),
-        Command::Remove(args) => remove::run(&args),
-        Command::Reset(args) => reset::run(&args),
-        Command::List(args) => list::run(&args),
-        Command::Stat(args) => stat::run(&args),
-        Command::Find(args) => find::run(&args),
+    let result = match arguments::parse::<Cli>().map(|cli| cli.command) {
+        Err(usage) => Err(Failure::Usage(usage)),
+        Ok(Command::Create(args)) => create::run(args),
+        Ok(Command::Remove(args)) => remove::run(&args),
+        Ok(Command::Reset(args)) => reset::run(&args),
+        Ok(Command::List(args)) => list::run(&args),
+        Ok(Command::Stat(args)) => stat::run(&args),
+        Ok(Command::Find(args)) => find::run(&args),
         // It reports to its parent itself, or to its log.
-        Command::Daemon => return daemon::run(),
+        Ok(Command::Daemon) => return daemon::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,16 +1,19 @@
 //! `stat`: everything a device says of itself.
 
-use super::{Failure, device, output};
+use super::device::{self, Standing};
+use super::{Failure, output};
 use crate::control::client;
 use crate::control::protocol::{Info, Op, Stat};
 use crate::daemon::RunDir;
 use crate::daemon::harden;
+use clap::builder::NonEmptyStringValueParser;
 use trueno_zram_cli::human::{format_ratio, format_size};
 use trueno_zram_cli::table::{Align, Table};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The device: its number or its path; may be left out if there is only one
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     device: Option<String>,
     /// Print the nine numbers of the kernel's mm_stat
     #[arg(long, group = "form")]
@@ -26,7 +29,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let run_dir = RunDir::from_environment();
     let info = match &args.device {
-        Some(text) => device::find_alive(&run_dir, text)?,
+        Some(text) => device::find_serving(&run_dir, text)?,
         None => the_only_one(&run_dir)?,
     };
     let stat: Stat = client::request_as(&run_dir.socket(info.id), &Op::Stat)?;
@@ -43,15 +46,21 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn the_only_one(run_dir: &RunDir) -> Result<Info, Failure> {
-    let mut alive: Vec<Info> = device::all(run_dir)?
-        .into_iter()
-        .filter_map(|f| f.info)
-        .collect();
-    match (alive.pop(), alive.len()) {
-        (Some(info), 0) => Ok(info),
-        (None, _) => {
-            Err(anyhow::anyhow!("there are no devices: `trueno-ublk create` makes one").into())
+    let mut serving = Vec::new();
+    let mut others = Vec::new();
+    for found in device::all(run_dir)? {
+        match found.standing {
+            Standing::Serving(info) => serving.push(*info),
+            _ => others.push(found),
         }
+    }
+    match (serving.pop(), serving.len()) {
+        (Some(info), 0) => Ok(info),
+        (None, _) => Err(anyhow::Error::msg(match others.first() {
+            Some(found) => found.explain(),
+            None => "there are no devices: `trueno-ublk create` makes one".to_string(),
+        })
+        .into()),
         (Some(_), others) => Err(Failure::Usage(format!(
             "there are {} devices: name one of those that `trueno-ublk list` shows",
             others + 1
@@ -148,8 +157,8 @@ fn describe_hardening(hardening: &harden::Report, line: &mut impl FnMut(&str, St
         );
     }
     line("out-of-memory score", hardening.oom_score_adj.to_string());
-    if hardening.swap_mode {
-        line("locked", format_size(hardening.locked_bytes));
+    if let (true, Some(bytes)) = (hardening.swap_mode, hardening.locked_bytes) {
+        line("locked", format_size(bytes));
     }
     for thread in &hardening.threads {
         let flusher = if thread.io_flusher {
@@ -172,8 +181,7 @@ fn describe_hardening(hardening: &harden::Report, line: &mut impl FnMut(&str, St
             ),
         );
     }
-    line(
-        "heap uses on I/O threads",
-        hardening.heap_uses_on_io_threads.to_string(),
-    );
+    if let Some(uses) = hardening.heap_uses_on_io_threads {
+        line("heap uses on I/O threads", uses.to_string());
+    }
 }

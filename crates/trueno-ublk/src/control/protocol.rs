@@ -153,6 +153,9 @@ pub struct StoreStat {
 pub struct Removed {
     /// What its users have to expect, where it was in use.
     pub warning: Option<String>,
+    /// What could not be taken away, since somebody uses it; none: everything is gone.
+    #[serde(default)]
+    pub remains: Vec<String>,
 }
 
 /// Why a line is no request.

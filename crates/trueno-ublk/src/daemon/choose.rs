@@ -22,18 +22,14 @@ pub fn choose(wish: TransportWish) -> anyhow::Result<Chosen> {
 
 /// Whether ublk can be used; if not, why, in words.
 fn ublk_available() -> Result<(), String> {
-    if ublk::ctrl::available() {
-        return Ok(());
+    if !ublk::ctrl::available() {
+        ublk::ctrl::load_module().map_err(|error| error.to_string())?;
     }
-    // modprobe speaks of itself and of the program that called it; its last words are the cause.
-    ublk::ctrl::load_module().map_err(|error| {
-        let text = error.to_string();
-        text.lines()
-            .last()
-            .unwrap_or("the driver cannot be loaded")
-            .trim()
-            .to_string()
-    })
+    // The driver may be there and yet not be for us: no permission, or no io_uring.
+    match ublk::ctrl::Control::open() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// The decision, apart from the machine. Loop is asked about only where it matters.
@@ -48,8 +44,8 @@ fn decide(
             Ok(()) => chosen(Kind::Ublk, "as asked for".to_string()),
             Err(why) => {
                 bail!(
-                    "transport ublk is not possible: this kernel has no ublk driver ({why}); \
-                       --transport loop works with any kernel that has FUSE"
+                    "transport ublk is not possible: {why}; --transport loop works with any \
+                     kernel that has FUSE"
                 )
             }
         },
@@ -60,14 +56,8 @@ fn decide(
         TransportWish::Auto => match ublk() {
             Ok(()) => chosen(Kind::Ublk, "this kernel has the ublk driver".to_string()),
             Err(no_ublk) => match fuse() {
-                Ok(()) => chosen(
-                    Kind::Loop,
-                    format!("this kernel has no ublk driver ({no_ublk})"),
-                ),
-                Err(no_fuse) => bail!(
-                    "no transport is possible: this kernel has no ublk driver ({no_ublk}), and \
-                     {no_fuse}"
-                ),
+                Ok(()) => chosen(Kind::Loop, no_ublk),
+                Err(no_fuse) => bail!("no transport is possible: {no_ublk}, and {no_fuse}"),
             },
         },
     }

@@ -37,9 +37,10 @@ const OOM_SCORE: i32 = -1000;
 pub struct Report {
     /// Whether the process was set up to serve swap.
     pub swap_mode: bool,
-    /// `VmLck` of the process: address space whose pages stay, those of the store that are still
-    /// to come included.
-    pub locked_bytes: u64,
+    /// Memory that is there and stays there: `Locked` of `smaps_rollup`. (`VmLck` counts address
+    /// space, that of the store which is still to come included.) None where the kernel does not
+    /// tell (no CONFIG_PROC_PAGE_MONITOR).
+    pub locked_bytes: Option<u64>,
     /// `VmRSS` of the process: memory that is there.
     pub resident_bytes: u64,
     /// `oom_score_adj` of the process.
@@ -51,8 +52,9 @@ pub struct Report {
     pub threads: Vec<ThreadReport>,
     /// Page faults of the threads that serve I/O.
     pub queue_thread_faults: Vec<FaultReport>,
-    /// How often a thread that serves I/O used the heap.
-    pub heap_uses_on_io_threads: u64,
+    /// How often a thread that serves I/O used the heap; none where that is not watched for, which
+    /// is on the loop transport.
+    pub heap_uses_on_io_threads: Option<u64>,
     /// Bytes of memory ready for the next objects.
     pub reserve_bytes: u64,
     /// Bytes that should be ready.
@@ -192,6 +194,7 @@ impl Guard {
                 }
             }),
             end: Arc::new(heap::allow),
+            ..ThreadHooks::none()
         }
     }
 
@@ -222,7 +225,7 @@ impl Guard {
                 )
             })?;
         }
-        let locked = status_bytes("VmLck").context("cannot read /proc/self/status")?;
+        let locked = size_in(STATUS, "VmLck").with_context(|| format!("cannot read {STATUS}"))?;
         anyhow::ensure!(locked > 0, "no memory stayed locked: {LOCK_REMEDY}");
         Ok(())
     }
@@ -272,13 +275,13 @@ impl Guard {
             .collect::<io::Result<Vec<_>>>()?;
         Ok(Report {
             swap_mode: self.swap,
-            locked_bytes: status_bytes("VmLck")?,
-            resident_bytes: status_bytes("VmRSS")?,
+            locked_bytes: locked_bytes()?,
+            resident_bytes: size_in(STATUS, "VmRSS")?,
             oom_score_adj: oom_score()?,
             locked_memory_moves: compaction::allowed(),
             threads,
             queue_thread_faults,
-            heap_uses_on_io_threads: heap::forbidden_uses(),
+            heap_uses_on_io_threads: self.heap_guarded.then(heap::forbidden_uses),
             ..Report::default()
         })
     }
@@ -373,10 +376,24 @@ fn oom_score() -> io::Result<i32> {
         .map_err(|_| io::Error::other(format!("not a score: {text:?}")))
 }
 
-/// A size in `/proc/self/status`.
-fn status_bytes(name: &str) -> io::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let kib = status.lines().find_map(|line| {
+/// Bytes that are there and locked, counted by the kernel. It walks through all page tables, so it
+/// is asked only where something is locked: on behalf of a client, never on the way of a page.
+fn locked_bytes() -> io::Result<Option<u64>> {
+    if size_in(STATUS, "VmLck")? == 0 {
+        return Ok(Some(0));
+    }
+    match size_in("/proc/self/smaps_rollup", "Locked") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+const STATUS: &str = "/proc/self/status";
+
+/// A size in a file of lines such as `VmRSS:  26448 kB`.
+fn size_in(file: &str, name: &str) -> io::Result<u64> {
+    let text = std::fs::read_to_string(file)?;
+    let kib = text.lines().find_map(|line| {
         let value = line
             .strip_prefix(name)?
             .strip_prefix(':')?
@@ -384,7 +401,7 @@ fn status_bytes(name: &str) -> io::Result<u64> {
         value.trim().parse::<u64>().ok()
     });
     kib.map(|kib| kib << 10)
-        .ok_or_else(|| io::Error::other(format!("no {name} in /proc/self/status")))
+        .ok_or_else(|| io::Error::other(format!("no {name} in {file}")))
 }
 
 /// Page faults of a thread so far.
@@ -477,10 +494,20 @@ mod tests {
             present < 4 << 20,
             "{present} bytes of the store were brought in"
         );
-        let report = guard.report(&[]).unwrap();
+        // What is locked is what is there, and not the store's address space.
+        let locked = || {
+            let report = guard.report(&[]).unwrap();
+            report.locked_bytes.expect("this kernel has smaps_rollup")
+        };
+        let before = locked();
+        assert!((1 << 20..1 << 30).contains(&before), "{before}");
+        memory.populate(1 << 20..65 << 20).unwrap();
+        let grown = locked() - before;
         assert!(
-            report.locked_bytes >= 1 << 30,
-            "the store's address space counts as locked"
+            (48 << 20..80 << 20).contains(&grown),
+            "64 MiB more are locked, the report says {grown}"
         );
+        let report = guard.report(&[]).unwrap();
+        assert_eq!(report.heap_uses_on_io_threads, None);
     }
 }

@@ -29,7 +29,11 @@ pub fn claim(device: &Path, write: bool) -> anyhow::Result<Claim> {
         .open(device);
     match opened {
         Ok(file) if is_open_elsewhere(&file)? => Ok(Claim::InUse(usage(device)?)),
-        Ok(file) => Ok(Claim::Free(file)),
+        // A loop device stacked on it claims nothing, and is no process.
+        Ok(file) => match usage(device)? {
+            usage if usage.is_free() => Ok(Claim::Free(file)),
+            usage => Ok(Claim::InUse(usage)),
+        },
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(Claim::InUse(usage(device)?)),
         Err(error) => Err(error).with_context(|| format!("cannot open {}", device.display())),
     }
@@ -94,9 +98,13 @@ pub fn explain(device: &Path, usage: &Usage) -> String {
         by.push(format!("mounted at {}", point.display()));
         remedy.push(format!("umount {}", point.display()));
     }
-    if usage.swap {
-        by.push("used as swap".to_string());
-        remedy.push(format!("swapoff {shown}"));
+    for area in &usage.swaps {
+        by.push(if area == device {
+            "used as swap".to_string()
+        } else {
+            format!("under the swap area {}", area.display())
+        });
+        remedy.push(format!("swapoff {}", area.display()));
     }
     if !usage.holders.is_empty() {
         by.push(format!("part of {}", usage.holders.join(", ")));
@@ -132,12 +140,13 @@ mod tests {
             "/dev/ublkb0 is mounted at /mnt: first `umount /mnt`"
         );
         let swap = Usage {
-            swap: true,
+            swaps: vec![device.to_path_buf(), PathBuf::from("/mnt/swap")],
             ..Usage::default()
         };
         assert_eq!(
             explain(device, &swap),
-            "/dev/ublkb0 is used as swap: first `swapoff /dev/ublkb0`"
+            "/dev/ublkb0 is used as swap and under the swap area /mnt/swap: first \
+             `swapoff /dev/ublkb0; swapoff /mnt/swap`"
         );
         assert!(explain(device, &Usage::default()).contains("fuser -v /dev/ublkb0"));
     }

@@ -33,7 +33,7 @@ use self::memory::StoreMemory;
 use self::plan::PlanError;
 pub use self::plan::{Memory, Plan, Wishes};
 pub use self::rundir::RunDir;
-use self::rundir::Taken;
+use self::rundir::{Notes, Phase, Record, Taken};
 use self::serving::{Removal, Serving};
 use crate::control::protocol::{Info, Removed};
 use crate::control::server::{Handler, Mailbox, Server};
@@ -42,9 +42,11 @@ use crate::transport::{Device, Kind, ThreadHooks};
 use crate::{loopdev, ublk};
 use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
+use std::iter::once;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use trueno_zram_cli::usage::Usage;
 use trueno_zram_store::{Growth, Memory as StoreMapped, Store};
 
 /// Bytes of the largest request in swap mode, where every buffer is populated and locked.
@@ -97,9 +99,20 @@ pub fn run(
     }
     let run_dir = run_dir.create()?;
     let number = take_number(plan, &run_dir, chosen.kind)?;
+    let name = (chosen.kind == Kind::Ublk).then(|| ublk_node('b', number.id()));
+    let record = Record {
+        phase: Phase::Starting,
+        transport: chosen.kind,
+        pid: std::process::id(),
+        name,
+        failure: None,
+    };
+    let notes = number
+        .begin(record)
+        .context("cannot write to the run directory")?;
     surroundings.numbered(&run_dir.log(number.id()))?;
 
-    let life = Life::start(plan, chosen, &run_dir, number)?;
+    let life = Life::start(plan, chosen, &run_dir, number, notes)?;
     if let Err(error) = surroundings.ready(&life.info) {
         tracing::warn!("nobody was told that the device is ready: {error:#}");
     }
@@ -120,7 +133,7 @@ fn loop_permits(plan: &Plan, chosen: &Chosen) -> anyhow::Result<()> {
         return Err(refused(PlanError::SwapOnLoop));
     }
     match plan.depth {
-        Some(depth) => Err(refused(PlanError::DepthOnLoop(depth))),
+        Some(depth) => Err(refused(PlanError::DepthOnLoop(depth.into()))),
         None => Ok(()),
     }
 }
@@ -128,28 +141,24 @@ fn loop_permits(plan: &Plan, chosen: &Chosen) -> anyhow::Result<()> {
 /// Takes the number that the plan names, or the lowest free one.
 fn take_number(plan: &Plan, run_dir: &RunDir, kind: Kind) -> anyhow::Result<Taken> {
     if let Some(id) = plan.id {
-        let ours = run_dir.state(id)? == rundir::State::Dead;
         let taken = run_dir.take(id)?;
         let number = taken.with_context(|| {
             format!("device id {id} is in use: choose another, or `trueno-ublk remove {id}` first")
         })?;
-        if kind == Kind::Ublk {
-            // A device without a server may be somebody else's, waiting for its next one.
-            if ours {
-                clear_dead_ublk(id)?;
-            }
-            ensure!(
-                !ublk_node(id).exists(),
-                "device id {id} is in use by another ublk server ({} exists): choose another",
-                ublk_node(id).display()
-            );
-        }
+        clear_dead(run_dir, &number)?;
+        let node = ublk_node('c', id);
+        ensure!(
+            kind != Kind::Ublk || !node.exists(),
+            "device id {id} is in use by another ublk server ({} exists): choose another",
+            node.display()
+        );
         return Ok(number);
     }
     loop {
         let id = free_id(run_dir, kind).context("cannot look for a free device id")?;
         // Another one may have been quicker.
         if let Some(number) = run_dir.take(id)? {
+            clear_dead(run_dir, &number)?;
             return Ok(number);
         }
     }
@@ -157,7 +166,32 @@ fn take_number(plan: &Plan, run_dir: &RunDir, kind: Kind) -> anyhow::Result<Take
 
 /// The lowest number that a new device of this kind can have.
 pub fn free_id(run_dir: &RunDir, kind: Kind) -> std::io::Result<u32> {
-    run_dir.lowest_free(|id| kind == Kind::Ublk && ublk_node(id).exists())
+    if kind != Kind::Ublk {
+        return run_dir.lowest_free(|_| false);
+    }
+    // A device that was removed while somebody had it open keeps its number, and has no node. Who
+    // may not ask the driver only misses those.
+    let mut control = ublk::ctrl::Control::open().ok();
+    let mut held = |id| {
+        let control = control.as_mut();
+        control.is_some_and(|control| control.exists(id).unwrap_or(false))
+    };
+    run_dir.lowest_free(|id| ublk_node('c', id).exists() || held(id))
+}
+
+/// Takes away what a dead daemon left under a number that is ours now, as far as it was written
+/// down. Gives what remains, in words.
+pub fn clear_dead(run_dir: &RunDir, number: &Taken) -> anyhow::Result<Vec<String>> {
+    let mut remains = number.remains().to_vec();
+    if let Some(left) = number.left() {
+        // A ublk device of the same number may be somebody else's.
+        if left.transport == Kind::Ublk {
+            remains.extend(ublk::delete_dead(number.id(), left.pid)?);
+        }
+        compaction::clear_dead(&run_dir.compaction())
+            .context("cannot set vm.compact_unevictable_allowed back")?;
+    }
+    Ok(remains)
 }
 
 /// What is populated at the start must be there: with this process safe from the out-of-memory
@@ -184,35 +218,15 @@ fn enough_memory(config: &trueno_zram_store::Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ublk_node(id: u32) -> PathBuf {
-    PathBuf::from(format!("/dev/ublkc{id}"))
-}
-
-/// Whether ublk device `id` has a server process that is gone.
-fn ublk_server_is_dead(id: u32) -> bool {
-    let pid = ublk::ctrl::Control::open()
-        .and_then(|mut control| control.get_dev_info(id))
-        .map(|info| info.ublksrv_pid);
-    // -1: the driver knows already that it has none.
-    pid.is_ok_and(|pid| pid <= 0 || !Path::new(&format!("/proc/{pid}")).exists())
-}
-
-/// Deletes the ublk device that a dead process left under `id`, if there is one.
-pub fn clear_dead_ublk(id: u32) -> anyhow::Result<()> {
-    if !ublk_node(id).exists() || !ublk_server_is_dead(id) {
-        return Ok(());
-    }
-    let mut control = ublk::ctrl::Control::open()?;
-    // It may be stopped already.
-    let _ = control.stop_dev(id);
-    control
-        .del_dev(id)
-        .with_context(|| format!("cannot delete the dead ublk device {id}"))
+/// `/dev/ublkcN` or `/dev/ublkbN`.
+fn ublk_node(kind: char, id: u32) -> PathBuf {
+    PathBuf::from(format!("/dev/ublk{kind}{id}"))
 }
 
 /// A device that serves. Dropping it undoes everything, in the order of the fields.
 struct Life {
     info: Info,
+    notes: Arc<Notes>,
     inbox: Arc<Mailbox<Removal>>,
     device: Box<dyn Device>,
     maintenance: Option<Maintenance>,
@@ -224,7 +238,13 @@ struct Life {
 
 impl Life {
     /// The steps of the module's first drawing, from the measures on the process to swap.
-    fn start(plan: &Plan, chosen: Chosen, run_dir: &RunDir, number: Taken) -> anyhow::Result<Life> {
+    fn start(
+        plan: &Plan,
+        chosen: Chosen,
+        run_dir: &RunDir,
+        number: Taken,
+        notes: Arc<Notes>,
+    ) -> anyhow::Result<Life> {
         let id = number.id();
         let swap = plan.swap.is_some();
         if swap {
@@ -233,7 +253,11 @@ impl Life {
         // FUSE allocates for each request: there is nothing to guard.
         let guard = Guard::new(swap, chosen.kind == Kind::Ublk)?;
         // Without it there are some short faults, which is no reason to refuse.
-        let forbidden = if swap { compaction::forbid() } else { Ok(None) };
+        let forbidden = if swap {
+            compaction::forbid(&run_dir.compaction())
+        } else {
+            Ok(None)
+        };
         let compaction = forbidden.unwrap_or_else(|error| {
             tracing::warn!("the kernel may move locked memory: {error}");
             None
@@ -250,7 +274,12 @@ impl Life {
         let store = Arc::new(Store::create(config, mapped).context("cannot make the store")?);
 
         let target = Arc::new(Target::new(store.clone(), plan.block_size));
-        let mut device = prepare(plan, chosen.kind, id, run_dir, target, guard.hooks())?;
+        let failing = notes.clone();
+        let hooks = ThreadHooks {
+            failed: Arc::new(move |cause| fail(&failing, cause)),
+            ..guard.hooks()
+        };
+        let mut device = prepare(plan, chosen.kind, id, run_dir, target, hooks)?;
         let maintenance = Maintenance::spawn(store.clone(), guard.clone())
             .context("cannot start the maintenance thread")?;
         let socket = run_dir.socket(id);
@@ -296,8 +325,13 @@ impl Life {
             inbox: inbox.clone(),
         });
         server.open(&serving);
+        notes.change(|record| {
+            record.phase = Phase::Serving;
+            record.name = Some(info.name.clone());
+        });
         Ok(Life {
             info,
+            notes,
             inbox,
             device,
             maintenance: Some(maintenance),
@@ -309,38 +343,25 @@ impl Life {
     }
 
     /// Waits for signals and removals until one ends the device.
-    fn serve(self, signals: &sys::SignalSet) -> anyhow::Result<()> {
+    fn serve(mut self, signals: &sys::SignalSet) -> anyhow::Result<()> {
         loop {
             let signal = signals.wait().context("cannot wait for signals")?;
             if signal != MAIL_SIGNAL {
-                match self.permit_end(false) {
+                match self.withdraw(false) {
                     Ok(_) => {
                         tracing::info!("signal {signal}: removing {}", self.info.name.display());
-                        return self.end().map(drop);
+                        return self.end(None, Vec::new());
                     }
                     // A signal must not take a file system from under its users.
                     Err(error) => tracing::warn!("signal {signal} is not followed: {error:#}"),
                 }
                 continue;
             }
-            for removal in self.inbox.take() {
-                match self.permit_end(removal.force) {
-                    // The kernel lets go of a device when its last user does, which may be never:
-                    // whoever forces is not made to wait for that.
-                    Ok(Some(warning)) => {
-                        removal.answer(Ok(Removed {
-                            warning: Some(warning),
-                        }));
-                        return self.end();
-                    }
-                    Ok(None) => {
-                        let result = self.end();
-                        let outcome = match &result {
-                            Ok(()) => Ok(Removed::default()),
-                            Err(error) => Err(anyhow::anyhow!("{error:#}")),
-                        };
-                        removal.answer(outcome);
-                        return result;
+            let mut removals = self.inbox.take().into_iter();
+            while let Some(removal) = removals.next() {
+                match self.withdraw(removal.force) {
+                    Ok(warning) => {
+                        return self.end(warning, once(removal).chain(removals).collect());
                     }
                     Err(error) => removal.refuse(&error),
                 }
@@ -348,42 +369,82 @@ impl Life {
         }
     }
 
-    /// Whether the device may end now: it is unused, or is to go all the same, with a warning.
-    fn permit_end(&self, force: bool) -> anyhow::Result<Option<String>> {
+    /// Lets nobody use the device any more: it is unused, or is to go all the same, with a warning.
+    fn withdraw(&mut self, force: bool) -> anyhow::Result<Option<String>> {
         let name = &self.info.name;
         if !self.info.is_still_ours() {
             // Whatever it serves now, our end does not touch it.
             return Ok(None);
         }
         match claim(name, false)? {
-            Claim::Free(_) => Ok(None),
-            Claim::InUse(usage) if force && !usage.swap => Ok(Some(format!(
-                "{}; it goes all the same: its users get I/O errors, and it is gone when they \
-                 let go",
+            Claim::Free(claim) => {
+                if !self.device.withdraw(claim)? {
+                    bail!(explain(name, &Usage::of(name)?));
+                }
+                Ok(None)
+            }
+            Claim::InUse(usage) if force && usage.swaps.is_empty() => Ok(Some(format!(
+                "{}; it goes all the same: its users get I/O errors",
                 explain(name, &usage)
             ))),
             Claim::InUse(usage) => bail!(explain(name, &usage)),
         }
     }
 
-    /// Takes everything away: device, threads, store, mounts, files.
-    fn end(mut self) -> anyhow::Result<()> {
+    /// Takes everything away: device, threads, store, mounts, files. Tells those who asked for it.
+    fn end(mut self, warning: Option<String>, mut removals: Vec<Removal>) -> anyhow::Result<()> {
+        self.notes.change(|record| record.phase = Phase::Ending);
         let stopped = self.device.stop();
         let Life {
-            device,
+            mut device,
+            inbox,
             maintenance,
             store,
             mut memory,
             number,
             ..
         } = self;
-        drop(device);
         drop(maintenance);
         drop(store);
+        // Whoever still has the device open may keep the number, but not the memory.
         let removed = memory.remove();
+        let deleted = device.delete();
+        drop(device);
         drop(number);
-        stopped.and(removed)
+        let result = stopped
+            .and_then(|busy| Ok(busy.into_iter().chain(deleted?).collect()))
+            .and_then(|remains: Vec<String>| removed.map(|()| remains));
+
+        let outcome = match &result {
+            Ok(remains) => Ok(Removed {
+                warning,
+                remains: remains.clone(),
+            }),
+            Err(error) => Err(format!("{error:#}")),
+        };
+        removals.extend(inbox.take());
+        for removal in removals {
+            removal.answer(outcome.clone());
+        }
+        for sentence in result? {
+            tracing::warn!("{sentence}");
+        }
+        Ok(())
     }
+}
+
+/// A thread cannot serve any longer: notes why, and ends the process.
+///
+/// Requests that the thread had would wait for ever, and with them whoever stops the device. The
+/// kernel answers them with errors when the process is gone, whatever state it was in. The store
+/// stays on its tmpfs until `remove`. Nothing is waited for and little allocated: we may be swap.
+fn fail(notes: &Notes, cause: &str) {
+    sys::emergency(&format!("the device serves no longer: {cause}\n"));
+    notes.change(|record| {
+        record.phase = Phase::Failed;
+        record.failure = Some(cause.to_string());
+    });
+    sys::exit_now(1)
 }
 
 /// The transport's first half: everything that needs memory.

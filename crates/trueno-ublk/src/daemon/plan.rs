@@ -4,9 +4,10 @@
 //! numbers are possible. Whether the machine allows it is found out by the daemon.
 #![forbid(unsafe_code)]
 
-use crate::ublk::DEPTH_MAX;
+use crate::ublk::{DEPTH_MAX, ID_MAX};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use trueno_zram_core::{Algorithm, Codec, codec_for};
 use trueno_zram_store::{Config, CreateError, Growth};
@@ -60,19 +61,19 @@ pub struct Wishes {
     /// A name that [`Algorithm`] knows.
     pub algorithm: String,
     /// I/O threads.
-    pub queues: Option<u16>,
+    pub queues: Option<u64>,
     /// Requests in flight per queue.
-    pub depth: Option<u16>,
+    pub depth: Option<u64>,
     /// The most bytes that objects may take.
     pub mem_limit: Option<u64>,
     /// The device number.
-    pub id: Option<u32>,
+    pub id: Option<u64>,
     /// Bytes of a logical block.
-    pub block_size: u32,
+    pub block_size: u64,
     /// The transport.
     pub transport: TransportWish,
     /// Use it as swap, with this priority.
-    pub swap: Option<u16>,
+    pub swap: Option<u64>,
     /// Bytes to keep ready.
     pub reserve: Option<u64>,
     /// Take all memory at the start.
@@ -116,29 +117,40 @@ pub enum PlanError {
     Algorithm(String),
     /// The store does not take the size or limit.
     Store(CreateError),
+    /// The device number is higher than there are.
+    Id(u64),
     /// The logical block is neither of the two.
-    BlockSize(u32),
+    BlockSize(u64),
     /// Too few or too many I/O threads.
-    Queues(u16),
+    Queues(u64),
     /// Too small or large a depth.
-    Depth(u16),
+    Depth(u64),
     /// Depth was given with the transport that has none.
-    DepthOnLoop(u16),
+    DepthOnLoop(u64),
     /// The priority is higher than the kernel takes.
-    Priority(u16),
+    Priority(u64),
     /// The reserve is smaller than what works.
     Reserve(u64),
     /// Swap on the loop transport, which cannot promise to work.
     SwapOnLoop,
     /// Swap with blocks smaller than a page.
-    SwapBlockSize(u32),
+    SwapBlockSize(u64),
+    /// Consent to what was not asked for.
+    ForceWithoutSwap,
 }
 
 impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PlanError::Algorithm(message) => f.write_str(message),
+            PlanError::Algorithm(name) => write!(
+                f,
+                "algorithm {name:?} is not possible for a device: use one of {}",
+                Algorithm::CODECS
+            ),
             PlanError::Store(error) => error.fmt(f),
+            PlanError::Id(id) => {
+                write!(f, "device id {id} is not possible: give 0 to {ID_MAX}")
+            }
             PlanError::BlockSize(bytes) => {
                 write!(f, "block size {bytes} is not possible: give 512 or 4096")
             }
@@ -171,6 +183,9 @@ impl fmt::Display for PlanError {
                 "block size {bytes} is of no use to swap, which writes whole pages: leave \
                  --block-size out"
             ),
+            PlanError::ForceWithoutSwap => {
+                f.write_str("--force is for --swap, which is not given: leave --force out")
+            }
         }
     }
 }
@@ -188,48 +203,45 @@ impl Plan {
     /// Checks `wishes` and completes them. Touches nothing.
     pub fn new(wishes: Wishes) -> Result<Plan, PlanError> {
         let algorithm = codec(&wishes.algorithm)?.0.to_string();
-        if !matches!(wishes.block_size, 512 | 4096) {
-            return Err(PlanError::BlockSize(wishes.block_size));
+        let block_size = match wishes.block_size {
+            512 => 512,
+            4096 => 4096,
+            other => return Err(PlanError::BlockSize(other)),
+        };
+        let queues = within(wishes.queues, 1..=QUEUES_MAX, PlanError::Queues)?;
+        let depth = within(wishes.depth, 1..=DEPTH_MAX, PlanError::Depth)?;
+        let id = within(wishes.id, 0..=ID_MAX, PlanError::Id)?;
+        let swap = within(wishes.swap, 0..=SWAP_PRIORITY_MAX, PlanError::Priority)?;
+        if let (Some(depth), TransportWish::Loop) = (wishes.depth, wishes.transport) {
+            return Err(PlanError::DepthOnLoop(depth));
         }
-        if let Some(queues) = wishes.queues.filter(|n| !(1..=QUEUES_MAX).contains(n)) {
-            return Err(PlanError::Queues(queues));
-        }
-        if let Some(depth) = wishes.depth {
-            if !(1..=DEPTH_MAX).contains(&depth) {
-                return Err(PlanError::Depth(depth));
-            }
-            if wishes.transport == TransportWish::Loop {
-                return Err(PlanError::DepthOnLoop(depth));
-            }
-        }
-        if let Some(priority) = wishes.swap {
-            if priority > SWAP_PRIORITY_MAX {
-                return Err(PlanError::Priority(priority));
-            }
-            if wishes.block_size != 4096 {
+        if swap.is_some() {
+            if block_size != 4096 {
                 return Err(PlanError::SwapBlockSize(wishes.block_size));
             }
             if wishes.transport == TransportWish::Loop && !wishes.force {
                 return Err(PlanError::SwapOnLoop);
             }
+        } else if wishes.force {
+            return Err(PlanError::ForceWithoutSwap);
         }
         let memory = match (wishes.populate, wishes.reserve) {
             (true, _) => Memory::Populated,
             (false, Some(bytes)) if bytes < RESERVE_MIN => return Err(PlanError::Reserve(bytes)),
             (false, Some(bytes)) => Memory::Reserve(bytes),
-            (false, None) if wishes.swap.is_some() => Memory::Reserve(RESERVE),
+            (false, None) if swap.is_some() => Memory::Reserve(RESERVE),
             (false, None) => Memory::OnDemand,
         };
         let plan = Plan {
             size: wishes.size,
             algorithm,
-            queues: wishes.queues,
-            depth: wishes.depth,
+            queues,
+            depth,
             mem_limit: wishes.mem_limit,
-            id: wishes.id,
-            block_size: wishes.block_size,
+            id,
+            block_size,
             transport: wishes.transport,
-            swap: wishes.swap,
+            swap,
             memory,
             force: wishes.force,
         };
@@ -270,21 +282,24 @@ impl Plan {
     }
 }
 
-/// The algorithm of this name, and its codec.
+/// `wish`, which must be in `range`.
+fn within<T: Copy + Into<u64> + TryFrom<u64>>(
+    wish: Option<u64>,
+    range: RangeInclusive<T>,
+    refuse: fn(u64) -> PlanError,
+) -> Result<Option<T>, PlanError> {
+    let range = (*range.start()).into()..=(*range.end()).into();
+    let possible = |wish| T::try_from(wish).ok().filter(|_| range.contains(&wish));
+    wish.map(|wish| possible(wish).ok_or(refuse(wish)))
+        .transpose()
+}
+
+/// The algorithm of this name, and its codec. `none` has no codec and is refused: a device always
+/// recognises same-filled pages, and `same-fill` is the name for compressing nothing else.
 fn codec(name: &str) -> Result<(Algorithm, Arc<dyn Codec>), PlanError> {
-    let algorithm: Algorithm = name
-        .parse()
-        .map_err(|error| PlanError::Algorithm(format!("{error}")))?;
-    match codec_for(algorithm) {
-        Ok(Some(codec)) => Ok((algorithm, codec)),
-        Ok(None) => Err(PlanError::Algorithm(format!(
-            "algorithm '{name}' is not possible for a device, which always recognises same-filled \
-             pages: use same-fill to compress nothing else"
-        ))),
-        Err(error) => Err(PlanError::Algorithm(format!(
-            "algorithm '{name}' is not possible for a device: {error}"
-        ))),
-    }
+    let codec = |algorithm| Some((algorithm, codec_for(algorithm).ok()??));
+    let found = name.parse().ok().and_then(codec);
+    found.ok_or_else(|| PlanError::Algorithm(name.to_string()))
 }
 
 #[cfg(test)]
@@ -315,9 +330,12 @@ mod tests {
             (refused(|w| w.algorithm = "lzma".to_string()), "lzma"),
             (refused(|w| w.algorithm = "lzma".to_string()), "lz4"),
             (refused(|w| w.algorithm = "none".to_string()), "same-fill"),
+            (refused(|w| w.algorithm = "lz4hc".to_string()), "lz4hc"),
             (refused(|w| w.mem_limit = Some(5)), "5"),
+            (refused(|w| w.id = Some(1 << 20)), "1048576"),
             (refused(|w| w.block_size = 1024), "1024"),
             (refused(|w| w.queues = Some(0)), "0"),
+            (refused(|w| w.queues = Some(70_000)), "70000"),
             (refused(|w| w.depth = Some(5000)), "5000"),
             (
                 refused(|w| (w.transport, w.depth) = (TransportWish::Loop, Some(9))),
@@ -330,8 +348,27 @@ mod tests {
                 "--force",
             ),
             (refused(|w| (w.block_size, w.swap) = (512, Some(1))), "512"),
+            (refused(|w| w.force = true), "--swap"),
         ] {
             assert!(message.contains(value), "{message:?} lacks {value:?}");
+        }
+    }
+
+    #[test]
+    fn the_algorithms_that_a_refusal_offers_are_accepted_and_named_once() {
+        for wrong in ["none", "lz4hc", "adaptive", "lzma", ""] {
+            let message = refused(|w| w.algorithm = wrong.to_string());
+            assert_eq!(message.matches("algorithm").count(), 1, "{message}");
+            assert_eq!(message.matches("use one of").count(), 1, "{message}");
+            let (_, offered) = message.split_once("use one of ").unwrap();
+            for name in offered.split(", ").flat_map(|names| names.split(" to ")) {
+                let algorithm = name.to_string();
+                let accepted = Plan::new(Wishes {
+                    algorithm,
+                    ..wishes()
+                });
+                assert!(accepted.is_ok(), "{name}: {accepted:?}");
+            }
         }
     }
 

@@ -2,24 +2,34 @@
 //!
 //! ```text
 //! /run/trueno-ublk/        0700
-//! ├── 0.lock               held (flock) by the daemon of device 0 for all its life
+//! ├── 0.lock               held (flock) by the daemon of device 0 for all its life; holds its [`Record`]
 //! ├── 0.sock               0600, its control socket
 //! ├── 0.log                what it has to say
-//! └── 0/                   its mount points: memory/, fuse/
+//! ├── 0/                   its mount points: memory/, fuse/
+//! └── compaction           a setting of the machine while one of them is swap (compaction.rs)
 //! ```
 //!
 //! A daemon that was killed leaves all this behind, but not the lock. So a lock that can be taken
 //! beside files that exist means: dead.
+//!
+//! Who may write here may have root write, unmount and believe what he likes. So the directory is
+//! used only if it is root's (or our own) and nobody else can write to it, and no file in it is
+//! opened through a symbolic link.
 #![forbid(unsafe_code)]
 
 use super::sys;
+use crate::transport::Kind;
 use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::linux::fs::MetadataExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The environment variable that names another directory than [`DEFAULT`].
@@ -31,6 +41,35 @@ pub const DEFAULT: &str = "/run/trueno-ublk";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunDir {
     path: PathBuf,
+}
+
+/// What a daemon has written into its lock file: for those who cannot ask it, or need not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// How far it has come.
+    pub phase: Phase,
+    /// How the kernel reaches its device.
+    pub transport: Kind,
+    /// Its process.
+    pub pid: u32,
+    /// The block device; a loop device has no name before it is there.
+    pub name: Option<PathBuf>,
+    /// Why it has ended, in phase [`Failed`](Phase::Failed).
+    pub failure: Option<String>,
+}
+
+/// How far a daemon has come in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It makes its device, and answers nobody.
+    Starting,
+    /// It answers.
+    Serving,
+    /// It takes its device away.
+    Ending,
+    /// It could serve no longer, and has ended.
+    Failed,
 }
 
 /// How a device number is found to be.
@@ -58,6 +97,11 @@ impl RunDir {
         RunDir { path: path.into() }
     }
 
+    /// The file that `compaction.rs` keeps.
+    pub fn compaction(&self) -> PathBuf {
+        self.path.join("compaction")
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
@@ -82,6 +126,30 @@ impl RunDir {
         self.path.join(format!("{id}.lock"))
     }
 
+    /// Refuses a directory that others can write to. None at all is fine.
+    fn check(&self) -> io::Result<()> {
+        let meta = match std::fs::metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        let (owner, mode) = (meta.st_uid(), meta.permissions().mode());
+        let shown = self.path.display();
+        let other = format!("or name another directory in {VARIABLE}");
+        if owner != 0 && owner != sys::user() {
+            Err(io::Error::other(format!(
+                "it belongs to the user with the id {owner}, who could put anything there: \
+                 `chown root {shown}`, {other}"
+            )))
+        } else if mode & 0o022 != 0 {
+            Err(io::Error::other(format!(
+                "others can write to it (mode {:o}): `chmod go-w {shown}`, {other}",
+                mode & 0o7777
+            )))
+        } else {
+            Ok(())
+        }
+    }
+
     /// Makes the directory if there is none, and gives its path as the kernel spells it.
     pub fn create(&self) -> anyhow::Result<RunDir> {
         let shown = self.path.display();
@@ -90,6 +158,8 @@ impl RunDir {
             .mode(0o700)
             .create(&self.path)
             .with_context(|| format!("cannot make the directory {shown}"))?;
+        self.check()
+            .with_context(|| format!("cannot use the directory {shown}"))?;
         let path = self
             .path
             .canonicalize()
@@ -99,6 +169,7 @@ impl RunDir {
 
     /// The numbers that have files here, in order. No directory: none.
     pub fn ids(&self) -> io::Result<Vec<u32>> {
+        self.check()?;
         let entries = match std::fs::read_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other?,
@@ -120,7 +191,8 @@ impl RunDir {
         if UnixStream::connect(self.socket(id)).is_ok() {
             return Ok(State::Alive);
         }
-        let file = match File::open(self.lock(id)) {
+        let mut options = OpenOptions::new();
+        let file = match open(&self.lock(id), options.read(true)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(if self.mounts(id).exists() {
                     State::Dead
@@ -133,14 +205,22 @@ impl RunDir {
         // Shared, and given back at once: two who look do not disturb each other, and a daemon
         // that wants the lock in this instant tries more than once.
         match file.try_lock_shared() {
+            // A daemon that has ended, with nothing left, while we looked.
+            Ok(()) if !self.lock(id).exists() => Ok(State::Free),
             Ok(()) => Ok(State::Dead),
             Err(TryLockError::WouldBlock) => Ok(State::Alive),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
 
+    /// What the daemon of device `id`, alive or dead, has written down.
+    pub fn record(&self, id: u32) -> Option<Record> {
+        read_record(&open(&self.lock(id), OpenOptions::new().read(true)).ok()?)
+    }
+
     /// The lowest number that nobody here has.
-    pub fn lowest_free(&self, taken_elsewhere: impl Fn(u32) -> bool) -> io::Result<u32> {
+    pub fn lowest_free(&self, mut taken_elsewhere: impl FnMut(u32) -> bool) -> io::Result<u32> {
+        self.check()?;
         let mut id = 0;
         while taken_elsewhere(id) || self.state(id)? == State::Alive {
             id += 1;
@@ -157,13 +237,9 @@ impl RunDir {
             if attempt > 0 {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false);
+            let file = open(&path, &mut options)
                 .with_context(|| format!("cannot open {}", path.display()))?;
             match file.try_lock() {
                 Ok(()) => {}
@@ -179,10 +255,12 @@ impl RunDir {
                 .metadata()
                 .with_context(|| format!("cannot read {}", path.display()))?;
             if named.is_ok_and(|named| named.st_ino() == held.st_ino()) {
-                let taken = Taken {
+                let mut taken = Taken {
                     run_dir: self.clone(),
                     id,
-                    _lock: file,
+                    left: read_record(&file),
+                    remains: Vec::new(),
+                    lock: Arc::new(file),
                 };
                 taken.clear()?;
                 return Ok(Some(taken));
@@ -197,7 +275,9 @@ impl RunDir {
 pub struct Taken {
     run_dir: RunDir,
     id: u32,
-    _lock: File,
+    left: Option<Record>,
+    remains: Vec<String>,
+    lock: Arc<File>,
 }
 
 impl Taken {
@@ -206,27 +286,47 @@ impl Taken {
         self.id
     }
 
-    /// Removes what lies under our number: mounts, directories, socket. The log stays until it is
-    /// written anew.
-    fn clear(&self) -> anyhow::Result<()> {
+    /// What a dead daemon wrote down here before us.
+    pub fn left(&self) -> Option<&Record> {
+        self.left.as_ref()
+    }
+
+    /// What of a dead daemon could not be taken away, in words: somebody uses it.
+    pub fn remains(&self) -> &[String] {
+        &self.remains
+    }
+
+    /// Writes the first record down.
+    pub fn begin(&self, record: Record) -> io::Result<Arc<Notes>> {
+        write_record(&self.lock, &record)?;
+        Ok(Arc::new(Notes {
+            lock: self.lock.clone(),
+            record: Mutex::new(record),
+        }))
+    }
+
+    /// Removes what lies under our number: loop devices, mounts, directories, socket. The log
+    /// stays until it is written anew. Every step is taken whatever becomes of the others; the
+    /// first error is told.
+    fn clear(&mut self) -> anyhow::Result<()> {
         let mounts = self.run_dir.mounts(self.id);
+        let mut steps = Vec::new();
         if mounts.exists() {
-            detach_loops_below(&mounts)?;
-            for point in subdirectories(&mounts)? {
-                unmount_all(&point)?;
-                std::fs::remove_dir(&point)
-                    .with_context(|| format!("cannot remove {}", point.display()))?;
+            steps.push(detach_loops_below(&mounts).map(|busy| self.remains = busy));
+            match subdirectories(&mounts) {
+                Ok(points) => {
+                    for point in points {
+                        steps.push(unmount_all(&point));
+                        steps.push(gone(std::fs::remove_dir(&point), &point));
+                    }
+                }
+                Err(error) => steps.push(Err(error)),
             }
-            std::fs::remove_dir(&mounts)
-                .with_context(|| format!("cannot remove {}", mounts.display()))?;
+            steps.push(gone(std::fs::remove_dir(&mounts), &mounts));
         }
         let socket = self.run_dir.socket(self.id);
-        match std::fs::remove_file(&socket) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", socket.display()))
-            }
-            _ => Ok(()),
-        }
+        steps.push(gone(std::fs::remove_file(&socket), &socket));
+        steps.into_iter().collect()
     }
 }
 
@@ -238,6 +338,73 @@ impl Drop for Taken {
         let _ = std::fs::remove_file(self.run_dir.log(self.id));
         // Last, and while still locked: see `take`.
         let _ = std::fs::remove_file(self.run_dir.lock(self.id));
+    }
+}
+
+/// Opens a file of a run directory, which is the owner's alone, and never through a symbolic link.
+pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let opened = options
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path);
+    opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => {
+            io::Error::other("it is a symbolic link, which is not ours: remove it")
+        }
+        _ => error,
+    })
+}
+
+/// Our [`Record`], which any thread may change.
+#[derive(Debug)]
+pub struct Notes {
+    lock: Arc<File>,
+    record: Mutex<Record>,
+}
+
+impl Notes {
+    /// Changes the record, and writes it down. Where that fails, `list` is behind.
+    pub fn change(&self, change: impl FnOnce(&mut Record)) {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut record);
+        if let Err(error) = write_record(&self.lock, &record) {
+            tracing::warn!("cannot write to the run directory: {error}");
+        }
+    }
+}
+
+fn write_record(lock: &File, record: &Record) -> io::Result<()> {
+    let line = serde_json::to_string(record)? + "\n";
+    // Who reads in between finds the line, or part of it and tries again.
+    lock.write_all_at(line.as_bytes(), 0)?;
+    lock.set_len(line.len() as u64)
+}
+
+/// The record in a lock file; none: none was written, or by another version.
+fn read_record(lock: &File) -> Option<Record> {
+    // A record is a line of some 100 bytes; the path in it may be long.
+    let mut buffer = [0; 8192];
+    for _ in 0..10 {
+        let count = lock.read_at(&mut buffer, 0).ok()?;
+        let line = buffer[..count].split(|byte| *byte == b'\n').next()?;
+        if line.is_empty() {
+            return None;
+        }
+        if let Ok(record) = serde_json::from_slice(line) {
+            return Some(record);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    None
+}
+
+/// The result of a removal of `path`, which may not have been there.
+fn gone(removed: io::Result<()>, path: &Path) -> anyhow::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -256,8 +423,10 @@ fn unmount_all(point: &Path) -> anyhow::Result<()> {
     for _ in 0..16 {
         match sys::unmount(point) {
             Ok(()) => {}
-            // EINVAL: not a mount point (any more).
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(()),
+            // EINVAL: not a mount point (any more). ENOENT: nothing at all.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => {
+                return Ok(());
+            }
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot unmount {}", point.display()));
             }
@@ -269,26 +438,54 @@ fn unmount_all(point: &Path) -> anyhow::Result<()> {
     )
 }
 
+/// Whether `state` is still so when a look of udev at a device would be over.
+fn lasts(state: impl Fn() -> bool) -> bool {
+    for _ in 0..50 {
+        if !state() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
 /// Detaches loop devices whose file lies below `directory`. One that is in use goes when its
-/// user goes.
-fn detach_loops_below(directory: &Path) -> anyhow::Result<()> {
+/// user goes; those are named in the result.
+fn detach_loops_below(directory: &Path) -> anyhow::Result<Vec<String>> {
     let blocks = match std::fs::read_dir("/sys/block") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.context("cannot read /sys/block")?,
     };
+    let (mut busy, mut failed) = (Vec::new(), None);
     for block in blocks {
         let block = block.context("cannot read /sys/block")?;
-        let Ok(file) = std::fs::read_to_string(block.path().join("loop/backing_file")) else {
-            continue;
+        let file = block.path().join("loop/backing_file");
+        let ours = || {
+            let shown = std::fs::read_to_string(&file);
+            shown.is_ok_and(|shown| Path::new(shown.trim_end()).starts_with(directory))
         };
-        if Path::new(file.trim_end()).starts_with(directory) {
-            let device = Path::new("/dev").join(block.file_name());
-            let context = || format!("cannot detach {}", device.display());
-            let open = File::open(&device).with_context(context)?;
-            sys::loop_clear(&open).with_context(context)?;
+        if !ours() {
+            continue;
+        }
+        let device = Path::new("/dev").join(block.file_name());
+        match File::open(&device).and_then(|open| sys::loop_clear(&open)) {
+            Ok(()) if lasts(ours) => busy.push(format!(
+                "{} is still in use: it answers with I/O errors until its user lets go, and is \
+                 free then",
+                device.display()
+            )),
+            Ok(()) => {}
+            // Somebody else detached it since we looked.
+            Err(_) if !ours() => {}
+            Err(error) => failed = failed.or(Some((device, error))),
         }
     }
-    Ok(())
+    match failed {
+        Some((device, error)) => {
+            Err(error).with_context(|| format!("cannot detach {}", device.display()))
+        }
+        None => Ok(busy),
+    }
 }
 
 #[cfg(test)]
@@ -325,6 +522,95 @@ mod tests {
         let taken = run_dir.take(3).unwrap().expect("the dead do not hold it");
         assert!(!run_dir.socket(3).exists() && !run_dir.mounts(3).exists());
         drop(taken);
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_refused() {
+        let (_root, run_dir) = run_dir();
+        let set_mode = |mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(run_dir.path(), mode).unwrap();
+        };
+        for mode in [0o777, 0o1777, 0o770, 0o702] {
+            set_mode(mode);
+            for error in [
+                run_dir.ids().unwrap_err().to_string(),
+                run_dir.lowest_free(|_| false).unwrap_err().to_string(),
+                format!("{:#}", run_dir.create().unwrap_err()),
+            ] {
+                let value = format!("mode {mode:o}");
+                assert!(
+                    error.contains(&value) && error.contains("chmod go-w"),
+                    "{error}"
+                );
+            }
+        }
+        set_mode(0o755);
+        assert!(run_dir.ids().unwrap().is_empty());
+        if !sys::is_root() {
+            eprintln!("SKIPPED in part: giving a directory away needs root");
+            return;
+        }
+        std::os::unix::fs::chown(run_dir.path(), Some(65534), None).unwrap();
+        let error = run_dir.ids().unwrap_err().to_string();
+        assert!(
+            error.contains("65534") && error.contains("chown root"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn files_are_not_opened_through_symbolic_links() {
+        let (root, run_dir) = run_dir();
+        let victim = root.path().join("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, run_dir.lock(0)).unwrap();
+        let error = format!("{:#}", run_dir.take(0).unwrap_err());
+        assert!(error.contains("symbolic link"), "{error}");
+        assert!(run_dir.state(0).is_err());
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        std::os::unix::fs::symlink(&victim, run_dir.log(0)).unwrap();
+        assert!(open(&run_dir.log(0), &mut options).is_err());
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_record_is_read_by_everyone_and_by_the_next_owner() {
+        let (_root, run_dir) = run_dir();
+        let taken = run_dir.take(4).unwrap().expect("free");
+        assert_eq!((taken.left(), run_dir.record(4)), (None, None));
+        let mut record = Record {
+            phase: Phase::Starting,
+            transport: Kind::Loop,
+            pid: 4_000_000,
+            name: Some(PathBuf::from("/dev/loop1234567")),
+            failure: None,
+        };
+        let notes = taken.begin(record.clone()).unwrap();
+        assert_eq!(run_dir.record(4), Some(record.clone()));
+        // Shorter than what was there.
+        (record.pid, record.name) = (1, None);
+        notes.change(|written| *written = record.clone());
+        assert_eq!(run_dir.record(4), Some(record.clone()));
+        // Killed: nothing is cleaned up, but the lock is free.
+        let dead = run_dir.lock(5);
+        std::fs::copy(run_dir.lock(4), &dead).unwrap();
+        drop(taken);
+        assert_eq!(run_dir.record(4), None);
+        assert_eq!(run_dir.take(5).unwrap().unwrap().left(), Some(&record));
+    }
+
+    /// One thing that cannot be taken away must not keep the others.
+    #[test]
+    fn the_rest_goes_although_one_thing_stays() {
+        let (_root, run_dir) = run_dir();
+        drop(std::os::unix::net::UnixListener::bind(run_dir.socket(3)).unwrap());
+        std::fs::create_dir_all(run_dir.mounts(3).join("memory/not-ours")).unwrap();
+        std::fs::create_dir_all(run_dir.mounts(3).join("fuse")).unwrap();
+        let error = run_dir.take(3).unwrap_err();
+        assert!(format!("{error:#}").contains("3/memory"), "{error:#}");
+        assert!(!run_dir.socket(3).exists() && !run_dir.mounts(3).join("fuse").exists());
     }
 
     #[test]

@@ -40,10 +40,8 @@ impl Removal {
     }
 
     /// Says what became of it, and waits until that has been written.
-    pub fn answer(self, result: anyhow::Result<Removed>) {
-        let _ = self
-            .reply
-            .send(result.map_err(|error| format!("{error:#}")));
+    pub fn answer(self, result: Result<Removed, String>) {
+        let _ = self.reply.send(result);
         let _ = self.written.recv_timeout(super::LAST_ANSWER);
     }
 }

@@ -37,10 +37,15 @@ fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
+/// The id of the user that this process acts as.
+pub fn user() -> u32 {
+    // SAFETY: takes nothing, changes nothing, cannot fail.
+    unsafe { libc::geteuid() }
+}
+
 /// Whether this process acts as root.
 pub fn is_root() -> bool {
-    // SAFETY: takes nothing, changes nothing, cannot fail.
-    unsafe { libc::geteuid() == 0 }
+    user() == 0
 }
 
 /// Leaves the caller's session, directory and terminal: what a daemon does once, before threads.
@@ -286,6 +291,12 @@ impl SignalSet {
 pub fn raise_in_process(signal: c_int) -> io::Result<()> {
     // SAFETY: plain numbers.
     checked(unsafe { libc::kill(libc::getpid(), signal) }).map(drop)
+}
+
+/// Ends the process at once: nothing is cleaned up.
+pub fn exit_now(status: c_int) -> ! {
+    // SAFETY: takes a plain number and does not return.
+    unsafe { libc::_exit(status) }
 }
 
 /// Writes to standard error without the heap and without a lock.

@@ -121,6 +121,11 @@ impl Shared {
         })
     }
 
+    /// Tells the owner that the threads have ended, although nobody asked them to.
+    pub fn failed(&self, cause: &str) {
+        (self.hooks.failed)(cause);
+    }
+
     /// The file system that `fuser` is to serve.
     pub fn file_system(self: &Arc<Shared>) -> DeviceFs {
         DeviceFs {

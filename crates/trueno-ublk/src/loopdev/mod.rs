@@ -20,11 +20,12 @@ mod fuse;
 #[allow(unsafe_code)]
 mod sys;
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -80,30 +81,45 @@ pub fn available() -> Result<(), String> {
 }
 
 /// A mount of ours, and the threads that serve it.
+/// Dropped, it unmounts.
 struct Session {
     point: PathBuf,
+    shared: Arc<fuse::Shared>,
     server: Option<JoinHandle<io::Result<()>>>,
+    ended: Arc<AtomicBool>,
 }
 
 impl Session {
-    fn start(point: &Path, fs: fuse::DeviceFs, threads: usize) -> anyhow::Result<Session> {
+    fn start(point: &Path, shared: Arc<fuse::Shared>, threads: usize) -> anyhow::Result<Session> {
         let connection = sys::open_fuse()?;
         sys::mount_fuse(&connection, point)?;
         // Made now, so that every way out of here unmounts.
         let mut session = Session {
             point: point.to_path_buf(),
+            shared,
             server: None,
+            ended: Arc::default(),
         };
         let mut config = fuser::Config::default();
         config.n_threads = Some(threads);
         config.clone_fd = true;
         // The kernel has sent its INIT with the mount; this answers it.
+        let fs = session.shared.file_system();
         let served = fuser::Session::from_fd(fs, connection, fuser::SessionACL::Owner, config)
             .context("the FUSE handshake failed")?;
+        let (shared, ended) = (session.shared.clone(), session.ended.clone());
         session.server = Some(
             std::thread::Builder::new()
                 .name("loop-session".to_string())
-                .spawn(move || served.run())
+                .spawn(move || {
+                    let result = served.run();
+                    if !ended.load(SeqCst) {
+                        let cause = result.as_ref().err().map(ToString::to_string);
+                        let cause = cause.unwrap_or_else(|| "it was unmounted".to_string());
+                        shared.failed(&format!("the FUSE file system has ended: {cause}"));
+                    }
+                    result
+                })
                 .context("starting the FUSE threads")?,
         );
         Ok(session)
@@ -111,6 +127,9 @@ impl Session {
 
     /// Unmounts, and waits for the threads, which end as the connection does.
     fn end(&mut self) -> anyhow::Result<()> {
+        if self.ended.swap(true, SeqCst) {
+            return Ok(());
+        }
         match sys::unmount_fuse(&self.point) {
             // Someone unmounted it before us.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => {}
@@ -129,10 +148,17 @@ impl Session {
     }
 }
 
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::warn!("{error:#}");
+        }
+    }
+}
+
 /// A [`Device`] over FUSE and the loop driver.
 pub struct LoopDevice {
     spec: Spec,
-    shared: Arc<fuse::Shared>,
     block_size: u32,
     point: PathBuf,
     session: Option<Session>,
@@ -166,7 +192,6 @@ impl LoopDevice {
         let mut device = LoopDevice {
             spec: Spec { run_dir, ..spec },
             block_size: target.block_size(),
-            shared: fuse::Shared::new(target, hooks, threads),
             point,
             session: None,
             threads: Vec::new(),
@@ -175,13 +200,9 @@ impl LoopDevice {
         };
         // From here on dropping `device` undoes what was done.
         make_dir(&device.point)?;
-        device.session = Some(Session::start(
-            &device.point,
-            device.shared.file_system(),
-            threads,
-        )?);
-        device.threads = device
-            .shared
+        let shared = fuse::Shared::new(target, hooks, threads);
+        device.session = Some(Session::start(&device.point, shared.clone(), threads)?);
+        device.threads = shared
             .enter_all(&device.point)
             .context("the FUSE threads did not get ready")?;
         Ok(device)
@@ -191,19 +212,19 @@ impl LoopDevice {
         self.point.join(fuse::DEVICE_NAME)
     }
 
-    /// Detaches the loop device. The error is that someone still uses it.
-    fn detach(&mut self) -> anyhow::Result<()> {
+    /// Detaches the loop device. Gives what remains: someone may still use it.
+    fn detach(&mut self) -> anyhow::Result<Option<String>> {
         let Some(attached) = self.attached.take() else {
-            return Ok(());
+            return Ok(None);
         };
-        if !attached.detach(&self.file(), DETACH_LIMIT)? {
-            bail!(
-                "{} is still in use: it answers with I/O errors until its user lets go, and is \
-                 free then",
-                attached.path().display()
-            );
+        if attached.detach(&self.file(), DETACH_LIMIT)? {
+            return Ok(None);
         }
-        Ok(())
+        Ok(Some(format!(
+            "{} is still in use: it answers with I/O errors until its user lets go, and is free \
+             then",
+            attached.path().display()
+        )))
     }
 }
 
@@ -248,13 +269,23 @@ impl Device for LoopDevice {
         Ok(())
     }
 
-    fn stop(&mut self) -> anyhow::Result<()> {
+    fn withdraw(&mut self, claim: File) -> anyhow::Result<bool> {
+        // The kernel detaches it when its last user closes it, and nobody can mount it or swap to
+        // it before that: the first two are `claim` and whoever tells the kernel.
+        if let Some(attached) = &self.attached {
+            attached.clear()?;
+        }
+        drop(claim);
+        Ok(true)
+    }
+
+    fn stop(&mut self) -> anyhow::Result<Option<String>> {
         // Every step is taken whatever becomes of the others; the first error is told.
         let detached = self.detach();
         let mut ended = Ok(());
         if let Some(mut session) = self.session.take() {
             // Fails only where the threads are gone already, and then there is nothing to leave.
-            let _ = self.shared.leave_all(&self.point);
+            let _ = session.shared.leave_all(&self.point);
             ended = session.end();
             self.threads.clear();
         }
@@ -263,14 +294,20 @@ impl Device for LoopDevice {
         if let Some(parent) = self.point.parent() {
             let _ = std::fs::remove_dir(parent);
         }
-        detached.and(ended)
+        ended.and(detached)
+    }
+
+    fn delete(&mut self) -> anyhow::Result<Option<String>> {
+        Ok(None)
     }
 }
 
 impl Drop for LoopDevice {
     fn drop(&mut self) {
-        if let Err(error) = self.stop() {
-            tracing::warn!("loop device {}: {error:#}", self.spec.id);
+        match self.stop() {
+            Ok(None) => {}
+            Ok(Some(remains)) => tracing::warn!("{remains}"),
+            Err(error) => tracing::warn!("loop device {}: {error:#}", self.spec.id),
         }
     }
 }

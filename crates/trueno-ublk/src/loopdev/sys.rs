@@ -233,6 +233,24 @@ impl Loop {
         Some(PathBuf::from(std::ffi::OsStr::from_bytes(shown)))
     }
 
+    /// Tells the kernel to unbind the device when the last user closes it, which may be now.
+    pub fn clear(&self) -> io::Result<()> {
+        let device = match open_node(self) {
+            // Gone altogether.
+            Err(_) if self.backing_file().is_none() => return Ok(()),
+            other => other?,
+        };
+        match ioctl_value(&device, LOOP_CLR_FD, 0) {
+            Ok(_) => Ok(()),
+            // Already free, or on its way.
+            Err(e) if e.raw_os_error() == Some(libc::ENXIO) => Ok(()),
+            Err(e) => Err(context(
+                format_args!("detaching {}", self.path.display()),
+                e,
+            )),
+        }
+    }
+
     /// Unbinds the device from `backing` and waits until it is free, at most `limit`.
     /// `false`: someone still has it open; the kernel unbinds it when they let go.
     ///
@@ -243,19 +261,7 @@ impl Loop {
         if free() {
             return Ok(true);
         }
-        let device = open_node(self)?;
-        match ioctl_value(&device, LOOP_CLR_FD, 0) {
-            Ok(_) => {}
-            // Already free, or on its way.
-            Err(e) if e.raw_os_error() == Some(libc::ENXIO) => {}
-            Err(e) => {
-                return Err(context(
-                    format_args!("detaching {}", self.path.display()),
-                    e,
-                ));
-            }
-        }
-        drop(device);
+        self.clear()?;
         let deadline = Instant::now() + limit;
         while !free() {
             if Instant::now() >= deadline {

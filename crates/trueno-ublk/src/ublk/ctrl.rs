@@ -7,6 +7,8 @@ use std::mem::size_of;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
@@ -27,10 +29,14 @@ pub enum Error {
     NoDriver,
     /// `modprobe ublk_drv` did not succeed; what it said.
     LoadModule(String),
+    /// `modprobe` could not be run, so whether there is a driver is not known.
+    NoModprobe(io::Error),
     /// The control device could not be opened.
     Open(io::Error),
     /// No io_uring for commands.
     Ring(io::Error),
+    /// No thread for a command that waits.
+    Thread(io::Error),
     /// The driver refused a command.
     Command {
         /// The kernel's name of the command.
@@ -52,6 +58,11 @@ impl Error {
             _ => None,
         }
     }
+
+    /// Whether the driver knows no device of the number.
+    pub fn is_no_device(&self) -> bool {
+        self.errno() == Some(libc::ENODEV)
+    }
 }
 
 impl fmt::Display for Error {
@@ -59,16 +70,30 @@ impl fmt::Display for Error {
         match self {
             Error::NoDriver => write!(
                 f,
-                "no {}: this kernel has no ublk driver loaded; try `modprobe ublk_drv` (Linux 6.0 \
-                 or later with CONFIG_BLK_DEV_UBLK)",
+                "this kernel has no ublk driver loaded (no {}): try `modprobe ublk_drv` (Linux \
+                 6.0 or later with CONFIG_BLK_DEV_UBLK)",
                 sys::CONTROL_PATH
             ),
-            Error::LoadModule(said) => write!(f, "modprobe ublk_drv failed: {said}"),
+            Error::LoadModule(said) => {
+                write!(
+                    f,
+                    "this kernel has no ublk driver (modprobe ublk_drv: {said})"
+                )
+            }
+            Error::NoModprobe(e) if e.kind() == io::ErrorKind::NotFound => f.write_str(
+                "the ublk driver is not loaded, and there is no program `modprobe` to load it: \
+                 install kmod, or load ublk_drv another way",
+            ),
+            Error::NoModprobe(e) => write!(
+                f,
+                "the ublk driver is not loaded, and `modprobe ublk_drv` cannot be run: {e}"
+            ),
             Error::Open(e) if is_permission(e.raw_os_error()) => {
                 write!(f, "cannot open {}: needs root", sys::CONTROL_PATH)
             }
             Error::Open(e) => write!(f, "cannot open {}: {e}", sys::CONTROL_PATH),
             Error::Ring(e) => write!(f, "{}", RingError(e)),
+            Error::Thread(e) => write!(f, "cannot start a thread: {e}"),
             Error::Command {
                 command,
                 id,
@@ -97,7 +122,7 @@ impl fmt::Display for Error {
                             "{command} on {device}: the kernel does not accept {detail}"
                         )
                     }
-                    libc::EOPNOTSUPP | ENOTSUPP => {
+                    e if is_unknown(Some(e)) => {
                         write!(f, "this kernel's ublk driver does not know {command}")
                     }
                     e => write!(
@@ -111,14 +136,8 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Error::Open(e) | Error::Ring(e) => Some(e),
-            _ => None,
-        }
-    }
-}
+// The sentences tell the cause, so there is no `source` that would tell it again.
+impl std::error::Error for Error {}
 
 /// A device in a sentence.
 struct Named(Option<u32>);
@@ -149,6 +168,11 @@ impl fmt::Display for RingError<'_> {
     }
 }
 
+/// Whether the driver refused a command since it does not know it.
+fn is_unknown(errno: Option<i32>) -> bool {
+    matches!(errno, Some(libc::EOPNOTSUPP | ENOTSUPP))
+}
+
 fn is_permission(errno: Option<i32>) -> bool {
     matches!(errno, Some(libc::EPERM | libc::EACCES))
 }
@@ -163,10 +187,12 @@ pub fn load_module() -> Result<(), Error> {
     let output = Command::new("modprobe")
         .arg("ublk_drv")
         .output()
-        .map_err(|e| Error::LoadModule(e.to_string()))?;
+        .map_err(Error::NoModprobe)?;
     if !output.status.success() {
+        // It speaks of itself and of the program that called it; its last words are the cause.
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(Error::LoadModule(said.trim().to_string()));
+        let cause = said.trim().lines().last().unwrap_or("it said nothing");
+        return Err(Error::LoadModule(cause.trim().to_string()));
     }
     if available() {
         Ok(())
@@ -175,16 +201,19 @@ pub fn load_module() -> Result<(), Error> {
     }
 }
 
-/// What became of [`Control::stop_if_unused`].
+/// What became of [`Control::delete`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TryStop {
-    /// The block device is gone.
-    Stopped,
-    /// Somebody has the block device open; nothing has changed.
-    InUse,
-    /// The kernel cannot tell (before Linux 7.0); nothing has changed.
-    Unsupported,
+pub enum Deleted {
+    /// Nothing is left.
+    Gone,
+    /// Somebody still has the block device open. Nothing more has to be done: the kernel frees the
+    /// number when they let go.
+    Held,
 }
+
+/// How long [`Control::delete`] waits. What holds a device that nobody uses is let go in
+/// milliseconds.
+const DELETE_LIMIT: Duration = Duration::from_secs(3);
 
 /// The open control device with its ring.
 pub struct Control {
@@ -377,26 +406,52 @@ impl Control {
         verdict(result, "STOP_DEV", Some(id), "it".to_string())
     }
 
-    /// [`stop_dev`](Control::stop_dev) unless somebody has the block device open, decided by
-    /// the kernel in one step.
-    pub fn stop_if_unused(&mut self, id: u32) -> Result<TryStop, Error> {
-        if self.features.is_none_or(|f| f & sys::F_SAFE_STOP_DEV == 0) {
-            return Ok(TryStop::Unsupported);
-        }
+    /// Whether the driver has [`stop_if_unused`](Control::stop_if_unused).
+    pub fn can_stop_if_unused(&self) -> bool {
+        self.features.is_some_and(|f| f & sys::F_SAFE_STOP_DEV != 0)
+    }
+
+    /// [`stop_dev`](Control::stop_dev) unless somebody has the block device open, decided by the
+    /// kernel in one step. `false`: somebody has, and nothing has changed.
+    pub fn stop_if_unused(&mut self, id: u32) -> Result<bool, Error> {
         // SAFETY: the command has no address.
         match unsafe { self.submit(sys::TRY_STOP_DEV, about(id)) } {
-            Ok(e) if e == -libc::EBUSY => Ok(TryStop::InUse),
-            result => verdict(result, "TRY_STOP_DEV", Some(id), "it".to_string())
-                .map(|()| TryStop::Stopped),
+            Ok(e) if e == -libc::EBUSY => Ok(false),
+            result => verdict(result, "TRY_STOP_DEV", Some(id), "it".to_string()).map(|()| true),
         }
     }
 
-    /// Removes `/dev/ublkcN`, after stopping the device if need be. Returns when nobody has it
-    /// open any more: close your own descriptor first.
-    pub fn del_dev(&mut self, id: u32) -> Result<(), Error> {
+    /// Removes `/dev/ublkcN` and frees the number, after stopping the device if need be. The
+    /// kernel does so when nobody has either device open any more: close your own descriptor
+    /// first. Whoever does not let go is not waited for beyond some seconds.
+    pub fn delete(&mut self, id: u32) -> Result<Deleted, Error> {
         // SAFETY: the command has no address.
-        let result = unsafe { self.submit(sys::DEL_DEV, about(id)) };
-        verdict(result, "DEL_DEV", Some(id), "it".to_string())
+        let result = unsafe { self.submit(sys::DEL_DEV_ASYNC, about(id)) };
+        let deleted = match verdict(result, "DEL_DEV_ASYNC", Some(id), "it".to_string()) {
+            Err(e) if is_unknown(e.errno()) => return delete_and_wait(id),
+            other => other,
+        };
+        let deadline = Instant::now() + DELETE_LIMIT;
+        match deleted {
+            Err(e) if e.is_no_device() => return Ok(Deleted::Gone),
+            other => other?,
+        }
+        while self.exists(id)? {
+            if Instant::now() > deadline {
+                return Ok(Deleted::Held);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(Deleted::Gone)
+    }
+
+    /// Whether the driver has a device of this number, be it without any node in `/dev`.
+    pub fn exists(&mut self, id: u32) -> Result<bool, Error> {
+        match self.get_dev_info(id) {
+            Ok(_) => Ok(true),
+            Err(e) if e.is_no_device() => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// Hands one command to the driver and waits for its result, zero or a negative error number.
@@ -430,6 +485,27 @@ impl Control {
                 Err(e) => panic!("waiting for a ublk control command: {e}"),
             }
         }
+    }
+}
+
+/// [`Control::delete`] on Linux 6.0 to 6.8, where the driver knows only a command that waits. It
+/// waits in a thread of its own, which goes on doing so when we do not.
+fn delete_and_wait(id: u32) -> Result<Deleted, Error> {
+    let mut control = Control::open()?;
+    let (tell, told) = channel();
+    std::thread::Builder::new()
+        .name(format!("ublk{id}-delete"))
+        .spawn(move || {
+            // SAFETY: the command has no address.
+            let result = unsafe { control.submit(sys::DEL_DEV, about(id)) };
+            // The other end may have given up.
+            let _ = tell.send(verdict(result, "DEL_DEV", Some(id), "it".to_string()));
+        })
+        .map_err(Error::Thread)?;
+    match told.recv_timeout(DELETE_LIMIT) {
+        Ok(Err(e)) if !e.is_no_device() => Err(e),
+        Ok(_) => Ok(Deleted::Gone),
+        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(Deleted::Held),
     }
 }
 

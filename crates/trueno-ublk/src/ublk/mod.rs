@@ -3,7 +3,8 @@
 //! ```text
 //! prepare: ADD_DEV, SET_PARAMS, one thread a queue ── everything that needs memory
 //! start:   open /dev/ublkcN, FETCH all tags, START_DEV ── /dev/ublkbN is there
-//! stop:    STOP_DEV, threads end, DEL_DEV ── nothing is left
+//! stop:    STOP_DEV, threads end ── no block device, no requests, no buffers
+//! delete:  DEL_DEV ── the number is free
 //! ```
 //!
 //! This knows the kernel's protocol and nothing of pages or codecs.
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
-use self::ctrl::{Control, TryStop};
+use self::ctrl::{Control, Deleted};
 use self::queue::{Crew, Order, Phase, Plan};
 use self::sys::{BasicParams, DevInfo, DiscardParams, Params};
 use crate::target::Serve;
@@ -44,6 +45,10 @@ const DISCARD_SECTORS_MAX: u32 = (128 << 20) >> sys::SECTOR_SHIFT;
 /// How long `/dev/ublkcN` and `/dev/ublkbN` may take to appear. devtmpfs makes them at once; a
 /// container that populates `/dev` in another way takes longer, or never does.
 const NODE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a program may have the device open that only looks at it, as udev does at every device
+/// that a writer has closed.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// What kind of ublk device to make.
 #[derive(Clone, Debug)]
@@ -156,6 +161,7 @@ pub struct UblkDevice {
     char_file: Option<Arc<File>>,
     path: Option<PathBuf>,
     stopped: bool,
+    deleted: bool,
 }
 
 impl UblkDevice {
@@ -180,6 +186,7 @@ impl UblkDevice {
             max_io_buf_bytes: spec.max_io_bytes,
             dev_id: spec.id.unwrap_or(sys::ANY_ID),
             ublksrv_pid: std::process::id() as i32,
+            ublksrv_flags: mark(std::process::id()),
             flags: wanted | encode,
             ..DevInfo::default()
         })?;
@@ -194,6 +201,7 @@ impl UblkDevice {
             char_file: None,
             path: None,
             stopped: false,
+            deleted: false,
         };
         check_features(info.flags, wanted)?;
         device
@@ -280,16 +288,6 @@ impl UblkDevice {
         &self.info
     }
 
-    /// [`stop`](Device::stop) unless somebody has the block device open. The kernel decides this
-    /// in one step where it can; where it cannot, nothing has happened and the caller has to look.
-    pub fn stop_if_unused(&mut self) -> anyhow::Result<TryStop> {
-        let outcome = self.control.stop_if_unused(self.info.dev_id)?;
-        if outcome == TryStop::Stopped {
-            self.stop()?;
-        }
-        Ok(outcome)
-    }
-
     fn serve_and_start(&mut self) -> anyhow::Result<PathBuf> {
         let id = self.info.dev_id;
         let char_path = PathBuf::from(format!("/dev/ublkc{id}"));
@@ -344,23 +342,47 @@ impl Device for UblkDevice {
                 Ok(())
             }
             Err(e) => match self.stop() {
-                Ok(()) => Err(e),
+                Ok(_) => Err(e),
                 Err(stuck) => Err(e.context(stuck)),
             },
         }
     }
 
-    fn stop(&mut self) -> anyhow::Result<()> {
+    fn withdraw(&mut self, claim: File) -> anyhow::Result<bool> {
+        let id = self.info.dev_id;
+        // From here on the end of a thread is no failure.
+        self.crew.order(Order::End);
+        if !self.control.can_stop_if_unused() {
+            // Nobody can mount the device or swap to it while we have it for ourselves.
+            self.control.stop_dev(id)?;
+            drop(claim);
+            return Ok(true);
+        }
+        // The kernel does both in one step, and would count us among the users.
+        drop(claim);
+        let deadline = Instant::now() + LOOK;
+        while !self.control.stop_if_unused(id)? {
+            if Instant::now() > deadline {
+                if let Some(file) = &self.char_file {
+                    self.crew.order(Order::Serve(file.clone()));
+                }
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(true)
+    }
+
+    fn stop(&mut self) -> anyhow::Result<Option<String>> {
         if self.stopped {
-            return Ok(());
+            return Ok(None);
         }
         let id = self.info.dev_id;
         // Ends threads that are parked; those that serve end when their tags are aborted.
         self.crew.order(Order::End);
         self.crew.settle(self.joins.len());
-        let gone = |e: &ctrl::Error| e.errno() == Some(libc::ENODEV);
         match self.control.stop_dev(id) {
-            Err(e) if !gone(&e) => return Err(e.into()),
+            Err(e) if !e.is_no_device() => return Err(e.into()),
             _ => {}
         }
         for join in self.joins.drain(..) {
@@ -372,19 +394,65 @@ impl Device for UblkDevice {
         }
         self.path = None;
         self.char_file = None;
-        match self.control.del_dev(id) {
-            Err(e) if !gone(&e) => return Err(e.into()),
-            _ => {}
-        }
         self.stopped = true;
-        Ok(())
+        Ok(None)
     }
+
+    fn delete(&mut self) -> anyhow::Result<Option<String>> {
+        if self.deleted {
+            return Ok(None);
+        }
+        let remains = delete(&mut self.control, self.info.dev_id)?;
+        self.deleted = true;
+        Ok(remains)
+    }
+}
+
+/// Frees the number `id`. Gives what remains, in words.
+fn delete(control: &mut Control, id: u32) -> anyhow::Result<Option<String>> {
+    Ok(match control.delete(id)? {
+        Deleted::Gone => None,
+        Deleted::Held => Some(format!(
+            "/dev/ublkb{id} is gone, but somebody still has it open: number {id} is free when \
+             they let go"
+        )),
+    })
+}
+
+/// What a device of the process `pid` carries as `ublksrv_flags`, which the driver keeps for the
+/// server: a number alone does not say whose device it is.
+fn mark(pid: u32) -> u64 {
+    const TRUENO: u64 = u32::from_be_bytes(*b"trun") as u64;
+    TRUENO << 32 | u64::from(pid)
+}
+
+/// Deletes device `id` if it is one that the process `pid`, which is dead, has made. Gives what
+/// remains, in words.
+pub fn delete_dead(id: u32, pid: u32) -> anyhow::Result<Option<String>> {
+    if !ctrl::available() {
+        return Ok(None);
+    }
+    let mut control = Control::open()?;
+    match control.get_dev_info(id) {
+        Ok(info) if info.ublksrv_flags == mark(pid) => {}
+        // Nobody's, or somebody else's.
+        Ok(_) => return Ok(None),
+        Err(e) if e.is_no_device() => return Ok(None),
+        Err(e) => return Err(e.into()),
+    }
+    // It may be stopped already.
+    let _ = control.stop_dev(id);
+    delete(&mut control, id).with_context(|| format!("cannot delete the dead ublk device {id}"))
 }
 
 impl Drop for UblkDevice {
     fn drop(&mut self) {
-        if let Err(error) = self.stop() {
-            tracing::error!("ublk device {} is left behind: {error:#}", self.info.dev_id);
+        match self.stop().and_then(|_| self.delete()) {
+            Ok(None) => {}
+            Ok(Some(remains)) => tracing::warn!("{remains}"),
+            Err(error) => {
+                tracing::error!("ublk device {} is left behind: {error:#}", self.info.dev_id);
+            }
         }
     }
 }

@@ -72,6 +72,7 @@ pub(super) fn spawn(
             let seat = Seat {
                 crew,
                 index: usize::from(plan.queue),
+                hooks: hooks.clone(),
             };
             match work(&plan, &target, &hooks, &seat) {
                 Ok(()) => seat.report(Phase::Ended(None)),
@@ -199,12 +200,19 @@ impl Crew {
 struct Seat {
     crew: Arc<Crew>,
     index: usize,
+    hooks: ThreadHooks,
 }
 
 impl Seat {
     fn report(&self, phase: Phase) {
         self.crew.lock().phases[self.index] = phase;
         self.crew.changed.notify_all();
+    }
+
+    /// Whether the thread serves, and was not told to end.
+    fn should_serve(&self) -> bool {
+        let state = self.crew.lock();
+        matches!(state.phases[self.index], Phase::Serving) && !matches!(state.order, Order::End)
     }
 
     /// Parks until there is something to do.
@@ -229,6 +237,10 @@ impl Drop for Seat {
     fn drop(&mut self) {
         // A thread that panics must not leave its leader waiting for it.
         if std::thread::panicking() {
+            (self.hooks.end)();
+            if self.should_serve() {
+                (self.hooks.failed)("a queue thread panicked");
+            }
             self.report(Phase::Ended(Some(anyhow!("a queue thread panicked"))));
         }
     }
@@ -277,9 +289,21 @@ fn work(
     // ring is closed.
     let mut ring = ring;
     let served = queue.serve(&mut ring, hooks, seat);
+    // Told before the ring is closed: that makes the driver end the other queues' threads too, and
+    // theirs is not the cause.
+    if seat.should_serve() {
+        let cause = match &served {
+            Ok(()) => "the driver has stopped the device".to_string(),
+            Err(error) => format!("waiting for requests: {error}"),
+        };
+        (hooks.failed)(&format!("queue thread {}: {cause}", plan.name));
+    }
     // Puts the reference to `/dev/ublkcN` at once, not when the kernel gets round to the ring:
-    // deleting the device waits for it. A failure leaves it to the ring.
-    let _ = ring.submitter().unregister_files();
+    // deleting the device waits for it. A failure leaves it to the ring. So does an end with tags
+    // still fetched: this would wait for those, and they for the ring's end.
+    if served.is_ok() {
+        let _ = ring.submitter().unregister_files();
+    }
     served.context("waiting for requests")
 }
 
@@ -639,6 +663,7 @@ mod tests {
         let seat = |index| Seat {
             crew: crew.clone(),
             index,
+            hooks: ThreadHooks::none(),
         };
         seat(0).report(Phase::Parked(11));
         let parked = |phase: &Phase| match phase {

@@ -47,6 +47,8 @@ pub const SET_PARAMS: u32 = iowr(0x08, size_of::<CtrlCmd>());
 pub const GET_PARAMS: u32 = ior(0x09, size_of::<CtrlCmd>());
 /// `GET_FEATURES`: the `F_…` flags the driver knows (Linux 6.5).
 pub const GET_FEATURES: u32 = ior(0x13, size_of::<CtrlCmd>());
+/// `DEL_DEV_ASYNC`: `DEL_DEV` without waiting (Linux 6.9).
+pub const DEL_DEV_ASYNC: u32 = ior(0x14, size_of::<CtrlCmd>());
 /// `TRY_STOP_DEV`: `STOP_DEV` unless somebody has the block device open (see [`F_SAFE_STOP_DEV`]).
 pub const TRY_STOP_DEV: u32 = iowr(0x17, size_of::<CtrlCmd>());
 
@@ -56,6 +58,7 @@ pub const FETCH_REQ: u32 = iowr(0x20, size_of::<IoCmd>());
 pub const COMMIT_AND_FETCH_REQ: u32 = iowr(0x21, size_of::<IoCmd>());
 
 const _: () = assert!(ADD_DEV == 0xc020_7504 && GET_DEV_INFO == 0x8020_7502);
+const _: () = assert!(DEL_DEV_ASYNC == 0x8020_7514 && TRY_STOP_DEV == 0xc020_7517);
 const _: () = assert!(FETCH_REQ == 0xc010_7520 && COMMIT_AND_FETCH_REQ == 0xc010_7521);
 
 /// How command numbers are written to the driver.
@@ -85,7 +88,7 @@ pub const F_USER_RECOVERY_REISSUE: u64 = 1 << 4;
 pub const F_CMD_IOCTL_ENCODE: u64 = 1 << 6;
 /// The server copies data itself, with `pread` and `pwrite` on `/dev/ublkcN` (Linux 6.5).
 pub const F_USER_COPY: u64 = 1 << 7;
-/// The driver knows [`TRY_STOP_DEV`].
+/// The driver knows [`TRY_STOP_DEV`] (Linux 7.0).
 pub const F_SAFE_STOP_DEV: u64 = 1 << 17;
 
 /// `state` of [`DevInfo`]: there is no block device.

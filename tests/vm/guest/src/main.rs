@@ -1,6 +1,7 @@
 //! What runs inside the test guests: a memory hog, a locked observer, and checks of raw I/O.
 
 mod args;
+mod fault;
 mod hog;
 mod overlap;
 mod pattern;
@@ -16,7 +17,8 @@ const USAGE: &str = "usage:
   vm-guest ticker [--while PID] [--idle SECONDS] [--max-gap MS] [--max-alloc MS]
   vm-guest raw-test DEVICE [--count N] [--bytes N] [--seed N]
   vm-guest overlap DEVICE [--threads N] [--count N] [--span-mb N] [--seed N]
-  vm-guest verify-threads PID";
+  vm-guest verify-threads PID
+  vm-guest fail-wait TID";
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         "raw-test" => raw::run(args),
         "overlap" => overlap::run(args),
         "verify-threads" => threads::run(args),
+        "fail-wait" => fault::run(args),
         _ => Err(format!("unknown task `{task}`\n{USAGE}")),
     });
     match done {

@@ -211,6 +211,41 @@ pub fn size(file: &File) -> io::Result<u64> {
     u64::try_from(end).map_err(|_| io::Error::last_os_error())
 }
 
+/// Have the `io_uring_enter` in which a thread of another process waits end with `errno`. `false`:
+/// it is not in one, and nothing has changed.
+#[cfg(target_arch = "x86_64")]
+pub fn fail_io_uring_enter(tid: i32, errno: i32) -> io::Result<bool> {
+    let trace = |request, data: *mut libc::c_void| {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: of the requests below those that use `data` get a valid place for the registers;
+        // the memory of the traced process is not touched.
+        check(unsafe { libc::ptrace(request, tid, none, data) } as i32)
+    };
+    let nothing = std::ptr::null_mut();
+    trace(libc::PTRACE_ATTACH, nothing)?;
+    // SAFETY: a null pointer says that the status is not wanted.
+    check(unsafe { libc::waitpid(tid, std::ptr::null_mut(), libc::__WALL) })?;
+    // SAFETY: user_regs_struct is plain integers, for which zeros are a value.
+    let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+    trace(libc::PTRACE_GETREGS, (&raw mut registers).cast())?;
+    // The number of the system call that the attaching interrupted.
+    let waits = registers.orig_rax == libc::SYS_io_uring_enter as u64;
+    if waits {
+        registers.rax = -i64::from(errno) as u64;
+        // Not to be started again.
+        registers.orig_rax = u64::MAX;
+        trace(libc::PTRACE_SETREGS, (&raw mut registers).cast())?;
+    }
+    trace(libc::PTRACE_DETACH, nothing)?;
+    Ok(waits)
+}
+
+/// Have the `io_uring_enter` in which a thread of another process waits end with `errno`.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn fail_io_uring_enter(_: i32, _: i32) -> io::Result<bool> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Write to standard output in one call, without a buffer that could allocate.
 pub fn say(text: &[u8]) {
     // SAFETY: the pointer and length are those of one slice.
