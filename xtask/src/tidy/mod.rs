@@ -57,7 +57,8 @@ fn tracked_files(directory: &Path) -> Result<Vec<PathBuf>> {
         let skipped = name == "target" || name == ".git" || name == ".cache";
         if kind.is_dir() && !skipped {
             files.extend(tracked_files(&path)?);
-        } else if kind.is_file() {
+        } else if kind.is_file() && name != ".git" {
+            // (A linked worktree has a file of that name.)
             files.push(path);
         }
     }
