@@ -264,12 +264,13 @@ impl Plan {
         Ok(config)
     }
 
-    /// I/O threads on ublk: what was asked for, or what this machine's CPUs suggest. Those that
-    /// serve swap have real-time priority: half of the CPUs is left to everyone else.
+    /// I/O threads on ublk: what was asked for, or what this machine's CPUs suggest. For swap it is
+    /// two where it can be, so that a program that waits for a page does not wait behind what the
+    /// kernel writes out meanwhile, and no more, since each locks its buffers.
     pub fn ublk_queues(&self) -> u16 {
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
         let suggested = match self.swap {
-            Some(_) => (cpus / 2).clamp(1, QUEUES_SWAP_MAX),
+            Some(_) => cpus.min(QUEUES_SWAP_MAX),
             None => cpus.min(QUEUES_DEFAULT_MAX),
         };
         self.queues.unwrap_or(suggested as u16)
