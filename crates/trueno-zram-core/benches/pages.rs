@@ -1,0 +1,547 @@
+//! `cargo bench -p trueno-zram-core [-- OPTIONS] [FILES]`: our codecs beside others, on pages of real
+//! programs, on one thread.
+//!
+//! FILES hold pages, one behind the other, as they are or compressed by `zstd` (`*.zst`). Without
+//! any, the large corpus is taken where it is (`$TRUENO_CORPUS`, else `../shared/corpus` beside the
+//! repository), else the sample in `tests/data`.
+//!
+//! ```text
+//! --pages N     of each file, evenly chosen runs of 16 neighbours       1024
+//! --rounds N    of which the median counts                              9
+//! --csv FILE    the record                         target/bench/pages.csv
+//! ```
+//!
+//! Codecs take turns on batches of 256 pages, so that whatever else the machine does meets all of
+//! them. Pages that repeat one word are kept apart: no codec is needed for them. A page that does
+//! not shrink counts as a page.
+
+use lz4_sys as lz4;
+use std::ffi::CStr;
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use trueno_zram_core::codec::same::{fill_page_word, page_same_filled};
+use trueno_zram_core::{Algorithm, Codec, PAGE_SIZE, Page, PageBytes, Scratch, codec_for};
+
+unsafe extern "C" {
+    /// Of liblz4; `lz4_sys` does not declare it.
+    fn LZ4_versionString() -> *const std::ffi::c_char;
+}
+
+const BATCH: usize = 256;
+const BLOCK_MAX: usize = 2 * PAGE_SIZE;
+/// Neighbours that are taken or left together.
+const RUN: usize = 16;
+
+fn main() {
+    if let Err(message) = run() {
+        eprintln!("error: {message}");
+        std::process::exit(2);
+    }
+}
+
+struct Options {
+    pages: usize,
+    rounds: usize,
+    csv: PathBuf,
+    files: Vec<PathBuf>,
+}
+
+fn options() -> Result<Options, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut options = Options {
+        pages: 1024,
+        rounds: 9,
+        csv: root.join("target/bench/pages.csv"),
+        files: Vec::new(),
+    };
+    let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench");
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+        let number = |value: String| match value.parse() {
+            Ok(number) if number > 0 => Ok(number),
+            _ => Err(format!("`{value}` is not a number above 0")),
+        };
+        match &*argument {
+            "--pages" => options.pages = number(value()?)?,
+            "--rounds" => options.rounds = number(value()?)?,
+            "--csv" => options.csv = value()?.into(),
+            flag if flag.starts_with('-') => {
+                return Err(format!(
+                    "no option {flag}; there are --pages, --rounds, --csv"
+                ));
+            }
+            file => options.files.push(file.into()),
+        }
+    }
+    if options.files.is_empty() {
+        let large =
+            std::env::var_os("TRUENO_CORPUS").map_or(root.join("../shared/corpus"), PathBuf::from);
+        let entries = std::fs::read_dir(large).into_iter().flatten().flatten();
+        options.files = entries.map(|entry| entry.path()).collect();
+        options
+            .files
+            .retain(|path| path.to_string_lossy().ends_with(".pages.zst"));
+        options.files.sort();
+    }
+    if options.files.is_empty() {
+        options.files.push(root.join("tests/data/pages.zst"));
+    }
+    Ok(options)
+}
+
+/// The pages of one program.
+struct Program {
+    name: String,
+    /// Those that no word fills.
+    pages: Vec<Page>,
+    same: usize,
+}
+
+fn load(path: &Path, wanted: usize) -> Result<Program, String> {
+    let context = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let mut bytes = std::fs::read(path).map_err(context)?;
+    if path.extension().is_some_and(|ending| ending == "zst") {
+        bytes = unpack(&bytes).ok_or_else(|| format!("{} is not a zstd file", path.display()))?;
+    }
+    let all: Vec<&PageBytes> = bytes.as_chunks().0.iter().collect();
+    let (same, rest): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .partition(|page| page_same_filled(page).is_some());
+    if rest.is_empty() {
+        return Err(format!("no page to compress in {}", path.display()));
+    }
+    let runs: Vec<&[&PageBytes]> = rest.chunks(RUN).collect();
+    let step = (runs.len() * RUN / wanted).max(1);
+    let pages = runs.iter().step_by(step).flat_map(|run| run.iter());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    Ok(Program {
+        name: name.split('.').next().unwrap_or_default().to_owned(),
+        pages: pages.take(wanted).map(|page| Page(**page)).collect(),
+        same: same.len(),
+    })
+}
+
+/// The content of a `.zst` file.
+fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
+    let mut decoder = zstd_safe::DCtx::create();
+    // A window of any size, as `zstd --long` makes them.
+    let window = zstd_safe::DParameter::WindowLogMax(31);
+    decoder.set_parameter(window).ok()?;
+    let mut input = zstd_safe::InBuffer::around(packed);
+    let (mut bytes, mut part) = (Vec::new(), vec![0; 1 << 20]);
+    loop {
+        let mut output = zstd_safe::OutBuffer::around(&mut part[..]);
+        let missing = decoder.decompress_stream(&mut output, &mut input).ok()?;
+        let done = output.as_slice();
+        bytes.extend_from_slice(done);
+        if input.pos() == packed.len() && (missing == 0 || done.is_empty()) {
+            return (missing == 0).then_some(bytes);
+        }
+    }
+}
+
+/// One that compresses and restores; blocks have at most [`BLOCK_MAX`] bytes.
+trait Contestant {
+    fn name(&self) -> &str;
+    fn compress(&mut self, page: &PageBytes, out: &mut [u8]) -> usize;
+    fn restore(&mut self, block: &[u8], page: &mut PageBytes);
+}
+
+struct Ours {
+    name: &'static str,
+    codec: std::sync::Arc<dyn Codec>,
+    scratch: Scratch,
+}
+
+impl Ours {
+    fn boxed(name: &'static str, algorithm: Algorithm) -> Box<dyn Contestant> {
+        let codec = codec_for(algorithm)
+            .ok()
+            .flatten()
+            .expect("these algorithms have codecs");
+        let mut scratch = Scratch::new();
+        codec.prepare(&mut scratch);
+        Box::new(Ours {
+            name,
+            codec,
+            scratch,
+        })
+    }
+}
+
+impl Contestant for Ours {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn compress(&mut self, page: &PageBytes, out: &mut [u8]) -> usize {
+        self.codec
+            .compress(page, out, &mut self.scratch)
+            .expect("it fits into two pages")
+    }
+    fn restore(&mut self, block: &[u8], page: &mut PageBytes) {
+        self.codec
+            .decompress(block, page, &mut self.scratch)
+            .expect("our own block");
+    }
+}
+
+struct Memcpy;
+
+impl Contestant for Memcpy {
+    fn name(&self) -> &str {
+        "memcpy"
+    }
+    fn compress(&mut self, page: &PageBytes, out: &mut [u8]) -> usize {
+        out[..PAGE_SIZE].copy_from_slice(page);
+        PAGE_SIZE
+    }
+    fn restore(&mut self, block: &[u8], page: &mut PageBytes) {
+        page.copy_from_slice(block);
+    }
+}
+
+/// The reference implementation, as most people call it.
+struct Lz4C;
+
+impl Contestant for Lz4C {
+    fn name(&self) -> &str {
+        "lz4 C"
+    }
+    fn compress(&mut self, page: &PageBytes, out: &mut [u8]) -> usize {
+        // SAFETY: both buffers are as long as is said.
+        let length = unsafe {
+            lz4::LZ4_compress_fast(
+                page.as_ptr().cast(),
+                out.as_mut_ptr().cast(),
+                PAGE_SIZE as i32,
+                out.len() as i32,
+                1,
+            )
+        };
+        usize::try_from(length).expect("two pages are enough")
+    }
+    fn restore(&mut self, block: &[u8], page: &mut PageBytes) {
+        // SAFETY: both buffers are as long as is said.
+        let length = unsafe {
+            lz4::LZ4_decompress_safe(
+                block.as_ptr().cast(),
+                page.as_mut_ptr().cast(),
+                block.len() as i32,
+                PAGE_SIZE as i32,
+            )
+        };
+        assert_eq!(length, PAGE_SIZE as i32);
+    }
+}
+
+/// Its decoder here is the safe one: our tests need it, and Cargo builds one of the two.
+struct Lz4Flex(lz4_flex::block::CompressTable);
+
+impl Contestant for Lz4Flex {
+    fn name(&self) -> &str {
+        "lz4_flex"
+    }
+    fn compress(&mut self, page: &PageBytes, out: &mut [u8]) -> usize {
+        lz4_flex::block::compress_into_with_table(page, out, &mut self.0)
+            .expect("two pages are enough")
+    }
+    fn restore(&mut self, block: &[u8], page: &mut PageBytes) {
+        lz4_flex::block::decompress_into(block, page).expect("its own block");
+    }
+}
+
+/// libzstd through its plain interface, with contexts that are used again.
+struct ZstdC {
+    name: &'static str,
+    level: i32,
+    encoder: zstd_safe::CCtx<'static>,
+    decoder: zstd_safe::DCtx<'static>,
+}
+
+impl ZstdC {
+    fn boxed(name: &'static str, level: i32) -> Box<dyn Contestant> {
+        let (encoder, decoder) = (zstd_safe::CCtx::create(), zstd_safe::DCtx::create());
+        Box::new(ZstdC {
+            name,
+            level,
+            encoder,
+            decoder,
+        })
+    }
+}
+
+impl Contestant for ZstdC {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn compress(&mut self, page: &PageBytes, out: &mut [u8]) -> usize {
+        self.encoder
+            .compress(out, page, self.level)
+            .expect("two pages are enough")
+    }
+    fn restore(&mut self, block: &[u8], page: &mut PageBytes) {
+        self.decoder
+            .decompress(&mut page[..], block)
+            .expect("its own frame");
+    }
+}
+
+struct Snappy(snap::raw::Encoder, snap::raw::Decoder);
+
+impl Contestant for Snappy {
+    fn name(&self) -> &str {
+        "snappy"
+    }
+    fn compress(&mut self, page: &PageBytes, out: &mut [u8]) -> usize {
+        self.0.compress(page, out).expect("two pages are enough")
+    }
+    fn restore(&mut self, block: &[u8], page: &mut PageBytes) {
+        self.1.decompress(block, page).expect("its own block");
+    }
+}
+
+fn contestants() -> Vec<Box<dyn Contestant>> {
+    vec![
+        Box::new(Memcpy),
+        Box::new(Lz4C),
+        Box::new(Lz4Flex(lz4_flex::block::CompressTable::small())),
+        Ours::boxed("lz4 ours", Algorithm::Lz4),
+        Box::new(Snappy(snap::raw::Encoder::new(), snap::raw::Decoder::new())),
+        ZstdC::boxed("zstd1 C", 1),
+        Ours::boxed("zstd1 ours", Algorithm::Zstd1),
+        ZstdC::boxed("zstd3 C", 3),
+        Ours::boxed("zstd3 ours", Algorithm::Zstd3),
+    ]
+}
+
+/// Sums over some pages.
+#[derive(Clone, Copy, Default)]
+struct Figures {
+    pages: usize,
+    bytes: usize,
+    /// Nanoseconds.
+    compress: f64,
+    restore: f64,
+}
+
+impl Figures {
+    fn ratio(&self) -> f64 {
+        (self.pages * PAGE_SIZE) as f64 / self.bytes as f64
+    }
+    fn per_page(&self, nanoseconds: f64) -> f64 {
+        nanoseconds / self.pages as f64
+    }
+    fn add(&mut self, other: &Figures) {
+        self.pages += other.pages;
+        self.bytes += other.bytes;
+        self.compress += other.compress;
+        self.restore += other.restore;
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// All contestants on the pages of one program.
+fn measure(program: &Program, all: &mut [Box<dyn Contestant>], rounds: usize) -> Vec<Figures> {
+    let pages = &program.pages;
+    let mut blocks = vec![Vec::new(); all.len()];
+    let mut out = vec![0; BLOCK_MAX];
+    let mut page = Page::boxed();
+    for (one, blocks) in all.iter_mut().zip(&mut blocks) {
+        for original in pages {
+            let length = one.compress(original, &mut out);
+            let block = out[..length].to_vec();
+            one.restore(&block, &mut page);
+            assert!(*page == *original, "{} restores another page", one.name());
+            blocks.push(block);
+        }
+    }
+    let mut times = vec![[vec![0.0; rounds], vec![0.0; rounds]]; all.len()];
+    for round in 0..rounds {
+        for start in (0..pages.len()).step_by(BATCH) {
+            let batch = start..(start + BATCH).min(pages.len());
+            for ((one, blocks), times) in all.iter_mut().zip(&blocks).zip(&mut times) {
+                let begin = Instant::now();
+                for page in &pages[batch.clone()] {
+                    black_box(one.compress(black_box(page), &mut out));
+                }
+                times[0][round] += begin.elapsed().as_nanos() as f64;
+                let begin = Instant::now();
+                for block in &blocks[batch.clone()] {
+                    one.restore(black_box(block), &mut page);
+                    black_box(&page);
+                }
+                times[1][round] += begin.elapsed().as_nanos() as f64;
+            }
+        }
+    }
+    let figures = blocks
+        .iter()
+        .zip(times)
+        .map(|(blocks, [compress, restore])| Figures {
+            pages: pages.len(),
+            bytes: blocks.iter().map(|block| block.len().min(PAGE_SIZE)).sum(),
+            compress: median(compress),
+            restore: median(restore),
+        });
+    figures.collect()
+}
+
+fn print(title: &str, all: &[Box<dyn Contestant>], figures: &[Figures]) {
+    println!("\n{title}");
+    println!(
+        "{:12} {:>6}  {:>9} {:>7} {:>6}  {:>9} {:>7} {:>6}",
+        "", "ratio", "comp ns", "MB/s", "/C", "decomp ns", "MB/s", "/C"
+    );
+    for (one, f) in all.iter().zip(figures) {
+        let family = one.name().split([' ', '_']).next().unwrap_or_default();
+        let rival = all
+            .iter()
+            .position(|other| other.name() == format!("{family} C"));
+        let beside = |of: fn(&Figures) -> f64| match rival {
+            Some(rival) => format!("{:.2}", of(&figures[rival]) / of(f)),
+            None => String::new(),
+        };
+        let speed = |ns: f64| PAGE_SIZE as f64 * 1000.0 / f.per_page(ns);
+        println!(
+            "{:12} {:6.3}  {:9.0} {:7.0} {:>6}  {:9.0} {:7.0} {:>6}",
+            one.name(),
+            f.ratio(),
+            f.per_page(f.compress),
+            speed(f.compress),
+            beside(|f| f.compress),
+            f.per_page(f.restore),
+            speed(f.restore),
+            beside(|f| f.restore),
+        );
+    }
+}
+
+/// What detecting and filling of same-filled pages costs, beside reading and setting memory.
+fn same_filled(programs: &[Program], rounds: usize) {
+    let ordinary: Vec<&Page> = programs
+        .iter()
+        .flat_map(|program| &program.pages)
+        .take(BATCH)
+        .collect();
+    // Half a MiB: from the second cache level, as pages of a request come.
+    let filled: Vec<Page> = (0..BATCH / 2).map(|i| Page([i as u8; PAGE_SIZE])).collect();
+    let mut page = Page::boxed();
+    let mut time = |count: usize, pass: &mut dyn FnMut(&mut Page)| {
+        let rounds = (0..rounds.max(3) * 10).map(|_| {
+            let begin = Instant::now();
+            pass(&mut page);
+            begin.elapsed().as_nanos() as f64 / count as f64
+        });
+        median(rounds.collect())
+    };
+    let detect_ordinary = time(ordinary.len(), &mut |_| {
+        for page in &ordinary {
+            black_box(page_same_filled(black_box(page)));
+        }
+    });
+    let detect_filled = time(filled.len(), &mut |_| {
+        for page in &filled {
+            black_box(page_same_filled(black_box(page)));
+        }
+    });
+    let read = time(filled.len(), &mut |_| {
+        for page in &filled {
+            let words = black_box(page).as_chunks::<8>().0.iter();
+            black_box(words.fold(0, |or, word| or | u64::from_ne_bytes(*word)));
+        }
+    });
+    let fill = time(BATCH, &mut |page| {
+        (0..BATCH).for_each(|i| {
+            fill_page_word(page, black_box(i as u64));
+            black_box(&page);
+        });
+    });
+    let set = time(BATCH, &mut |page| {
+        (0..BATCH).for_each(|i| {
+            page.fill(black_box(i as u8));
+            black_box(&page);
+        });
+    });
+    println!("\nsame-filled pages, ns a page");
+    println!(
+        "detect: {detect_ordinary:.1} on ordinary pages, {detect_filled:.1} on same-filled ones"
+    );
+    println!("reading a page: {read:.1}");
+    println!("fill: {fill:.1}; memset of a page: {set:.1}");
+}
+
+fn field(file: &str, key: &str) -> String {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(key))
+        .unwrap_or_default();
+    line.split(':').nth(1).unwrap_or_default().trim().to_owned()
+}
+
+fn run() -> Result<(), String> {
+    let options = options()?;
+    let programs = options.files.iter().map(|path| load(path, options.pages));
+    let programs = programs.collect::<Result<Vec<_>, _>>()?;
+    let cpu = field("/proc/cpuinfo", "model name");
+    // SAFETY: it returns a string that lives as long as the program.
+    let versions = unsafe {
+        let lz4 = CStr::from_ptr(LZ4_versionString()).to_string_lossy();
+        format!("lz4 {lz4} zstd {}", zstd_safe::version_string())
+    };
+    let backend = trueno_zram_core::detect_backend();
+    println!(
+        "{cpu}, {backend:?}; ours {}, {versions}; one thread, median of {} rounds",
+        env!("CARGO_PKG_VERSION"),
+        options.rounds
+    );
+    println!("/C: how many times as fast as the C library");
+
+    let mut all = contestants();
+    let mut csv = String::from(
+        "cpu,backend,ours,rivals,file,same_filled,codec,pages,ratio,compress_ns,decompress_ns\n",
+    );
+    let mut total = vec![Figures::default(); all.len()];
+    for (program, path) in programs.iter().zip(&options.files) {
+        let figures = measure(program, &mut all, options.rounds);
+        let title = format!(
+            "{}: {} pages ({} same-filled ones left out)",
+            program.name,
+            program.pages.len(),
+            program.same
+        );
+        print(&title, &all, &figures);
+        for ((one, f), total) in all.iter().zip(&figures).zip(&mut total) {
+            total.add(f);
+            let _ = writeln!(
+                csv,
+                "{cpu},{backend:?},{},{versions},{},{},{},{},{:.4},{:.1},{:.1}",
+                env!("CARGO_PKG_VERSION"),
+                path.display(),
+                program.same,
+                one.name(),
+                f.pages,
+                f.ratio(),
+                f.per_page(f.compress),
+                f.per_page(f.restore),
+            );
+        }
+    }
+    print(&format!("all: {} pages", total[0].pages), &all, &total);
+    same_filled(&programs, options.rounds);
+
+    if let Some(directory) = options.csv.parent() {
+        std::fs::create_dir_all(directory)
+            .map_err(|error| format!("cannot create {}: {error}", directory.display()))?;
+    }
+    std::fs::write(&options.csv, csv)
+        .map_err(|error| format!("cannot write {}: {error}", options.csv.display()))?;
+    println!("\nrecord: {}", options.csv.display());
+    Ok(())
+}
