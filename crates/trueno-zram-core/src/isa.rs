@@ -124,6 +124,19 @@ impl Isa {
             Isa::Neon(v) => v.page_repeats(page, word),
         }
     }
+
+    /// Fills `page` with `word` (native byte order).
+    pub(crate) fn fill_page(self, page: &mut PageBytes, word: u64) {
+        match self {
+            Isa::Scalar(v) => v.fill_page(page, word),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(v) => v.fill_page(page, word),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(v) => v.fill_page(page, word),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(v) => v.fill_page(page, word),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -136,7 +149,8 @@ mod tests {
         for isa in SimdBackend::ALL.into_iter().filter_map(Isa::new) {
             for word in [0, u64::MAX, 0x0123_4567_89ab_cdef] {
                 let mut page = [0; PAGE_SIZE];
-                crate::samefill::fill_page_word(&mut page, word);
+                isa.fill_page(&mut page, word);
+                assert!(page.as_chunks().0.iter().all(|w| *w == word.to_ne_bytes()));
                 assert!(isa.page_repeats(&page, word), "{isa:?}");
                 assert!(!isa.page_repeats(&page, word ^ 1 << 40), "{isa:?}");
                 for at in 0..PAGE_SIZE {

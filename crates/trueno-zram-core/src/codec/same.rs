@@ -41,8 +41,7 @@ fn candidate(page: &PageBytes) -> Option<u64> {
 
 /// Fills `page` with `word` (native byte order).
 pub fn fill_page_word(page: &mut PageBytes, word: u64) {
-    let (words, _) = page.as_chunks_mut::<8>();
-    words.fill(word.to_ne_bytes());
+    Isa::best().fill_page(page, word);
 }
 
 /// The codec that only knows pages of one word; all others "do not fit".

@@ -22,6 +22,15 @@ impl Avx2 {
         // SAFETY: `self` exists, so this CPU has AVX2.
         unsafe { compiled(self, page, word) }
     }
+
+    pub(crate) fn fill_page(self, page: &mut PageBytes, word: u64) {
+        #[target_feature(enable = "avx2")]
+        fn compiled(page: &mut PageBytes, word: u64) {
+            same::fill_page(page, word);
+        }
+        // SAFETY: `self` exists, so this CPU has AVX2.
+        unsafe { compiled(page, word) }
+    }
 }
 
 impl Vector for Avx2 {

@@ -28,6 +28,15 @@ impl Avx512 {
         // SAFETY: `self` exists, so this CPU has all three.
         unsafe { compiled(self, page, word) }
     }
+
+    pub(crate) fn fill_page(self, page: &mut PageBytes, word: u64) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+        fn compiled(page: &mut PageBytes, word: u64) {
+            same::fill_page(page, word);
+        }
+        // SAFETY: `self` exists, so this CPU has all three.
+        unsafe { compiled(page, word) }
+    }
 }
 
 impl Vector for Avx512 {

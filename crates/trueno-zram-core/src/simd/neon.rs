@@ -22,6 +22,11 @@ impl Neon {
         // SAFETY: `self` exists, so this CPU has NEON.
         unsafe { compiled(self, page, word) }
     }
+
+    pub(crate) fn fill_page(self, page: &mut PageBytes, word: u64) {
+        // NEON is in every compiler's baseline here.
+        same::fill_page(page, word);
+    }
 }
 
 impl Vector for Neon {

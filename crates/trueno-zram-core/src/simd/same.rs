@@ -1,4 +1,4 @@
-//! Whether a page repeats one word.
+//! Whether a page repeats one word, and making it do so.
 //!
 //! The simple loop is `all words == word`. This one compares four vectors for each branch: a branch
 //! a vector would cost as much as the comparison, and one at the end would read the whole page
@@ -23,4 +23,11 @@ pub(super) fn page_repeats<V: Vector>(v: V, page: &PageBytes, word: u64) -> bool
         }
     }
     true
+}
+
+/// Fills `page` with `word` (native byte order). The compiler knows what to do with this loop, once
+/// it may use long vectors.
+#[inline(always)]
+pub(super) fn fill_page(page: &mut PageBytes, word: u64) {
+    page.as_chunks_mut().0.fill(word.to_ne_bytes());
 }

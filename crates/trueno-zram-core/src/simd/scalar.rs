@@ -13,6 +13,10 @@ impl Scalar {
     pub(crate) fn page_repeats(self, page: &PageBytes, word: u64) -> bool {
         same::page_repeats(self, page, word)
     }
+
+    pub(crate) fn fill_page(self, page: &mut PageBytes, word: u64) {
+        same::fill_page(page, word);
+    }
 }
 
 impl Vector for Scalar {
