@@ -84,13 +84,14 @@ fn common(block: &[u8], next: usize, page: &mut PageBytes, at: usize) -> (usize,
     assert!(next <= block.len() && at <= PAGE_SIZE);
     let (block_start, page_start) = (block.as_ptr(), page.as_mut_ptr());
     // SAFETY: in the loop `from` lies at most at `last` and `to` at most at `page_last` where a
-    // sequence begins. With up to 14 literals, everything that is read of the block lies
-    // within BLOCK_MARGIN from `from`: 1 + 16 bytes of literals, and 1 + 14 + 2 + 1 bytes of the
-    // sequence. Of a longer run it is checked. Everything that is written lies within PAGE_MARGIN
-    // from `to`: 16 bytes of literals; 14 literals and then 3 words at most 8 apart. Longer
-    // literals and matches are checked to leave PAGE_MARGIN. A match is read from the page's start
-    // on, as is checked, and not beyond what may be written. The page is initialised memory, so
-    // all of it may be read, and it is ours alone.
+    // sequence begins, and never behind the end of block or page. With up to 14 literals, all that
+    // is read of the block lies within BLOCK_MARGIN from `from`: 1 + 16 bytes of literals, and
+    // 1 + 14 + 2 + 1 bytes of the sequence. A longer run is checked to end at `last`; further bytes
+    // of a length are read by `more`, which goes no further than the block. All that is written
+    // lies within PAGE_MARGIN from `to`: 16 bytes of literals; 14 literals and then 3 words at most
+    // 8 apart. Longer literals and matches are checked to end at `page_last`, and reach at most 15
+    // bytes beyond. A match is read from the page's start on, as is checked, and not beyond what
+    // may be written. The page is initialised memory, so all of it may be read, and it is ours.
     unsafe {
         let last = block_start.add(last);
         let page_last = page_start.add(PAGE_SIZE - PAGE_MARGIN);
@@ -127,13 +128,21 @@ fn common(block: &[u8], next: usize, page: &mut PageBytes, at: usize) -> (usize,
             let source = target.sub(distance);
             let length = token & 15;
             if length == 15 {
-                let more = usize::from(*offset.add(2));
-                let length = length + 4 + more;
-                if more == 255 || page_last.offset_from(target) < length as isize {
+                let mut length = length + 4 + usize::from(*offset.add(2));
+                let mut end = offset.add(3);
+                if length == 15 + 4 + 255 {
+                    let mut next = end.offset_from(block_start) as usize;
+                    let Some(sum) = more(block, &mut next) else {
+                        break;
+                    };
+                    length += sum;
+                    end = block_start.add(next);
+                }
+                if page_last.offset_from(target) < length as isize {
                     break;
                 }
                 extend(source, target, distance, length);
-                from = offset.add(3);
+                from = end;
                 to = target.add(length);
             } else {
                 if distance >= 8 {
@@ -204,6 +213,15 @@ unsafe fn extend(source: *const u8, target: *mut u8, distance: usize, length: us
             }
         } else {
             let (word, step) = pattern(source, distance);
+            if step == 8 {
+                while done < length {
+                    target
+                        .add(done)
+                        .cast::<[u64; 2]>()
+                        .write_unaligned([word; 2]);
+                    done += WIDE;
+                }
+            }
             while done < length {
                 target.add(done).cast::<u64>().write_unaligned(word);
                 done += step;
@@ -259,6 +277,7 @@ fn careful(
 }
 
 /// The bytes that extend a length. The block bounds the sum: it is at most 255 times its length.
+#[inline(never)]
 fn more(block: &[u8], next: &mut usize) -> Option<usize> {
     let mut sum = 0;
     loop {
