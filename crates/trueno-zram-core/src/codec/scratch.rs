@@ -8,7 +8,7 @@ use super::{lz4, zstd};
 /// fills in what a codec needs.
 #[derive(Default)]
 pub struct Scratch {
-    pub(super) lz4: Option<lz4_flex::block::CompressTable>,
+    pub(super) lz4: Option<Box<lz4::Table>>,
     pub(super) zstd: zstd::Contexts,
     pub(super) staging: Staging,
 }
@@ -31,10 +31,10 @@ impl std::fmt::Debug for Scratch {
 
 /// Room for the longest block that any codec can make of a page.
 ///
-/// Both libraries want an output buffer for the worst case, or may fail although the block would
-/// fit. The caller's buffer is the limit of what is worth keeping, so it is usually shorter; then
-/// the block is made here and copied if it is short enough. The copy costs a few per cent of the
-/// fastest compression and makes "fits" mean exactly what it says.
+/// The encoders want an output buffer for the worst case, or may fail although the block would fit.
+/// The caller's buffer is the limit of what is worth keeping, so it is usually shorter; then the
+/// block is made here and copied if it is short enough. The copy costs a few per cent of the fastest
+/// compression and makes "fits" mean exactly what it says.
 #[derive(Default)]
 pub(super) struct Staging(Option<Box<[u8; Staging::BYTES]>>);
 
