@@ -53,6 +53,7 @@ fn main() -> anyhow::Result<()> {
     let size = number(1 << 30)?;
     let spec = Spec {
         queues: number(1)?.try_into()?,
+        batch_io: number(0)? != 0,
         ..Spec::default()
     };
     let mut device = UblkDevice::prepare(&spec, Arc::new(Null { size }), ThreadHooks::none())?;

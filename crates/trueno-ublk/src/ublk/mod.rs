@@ -9,6 +9,7 @@
 //!
 //! This knows the kernel's protocol and nothing of pages or codecs.
 
+mod batch;
 pub mod ctrl;
 mod queue;
 pub mod sys;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
+use self::batch::Batch;
 use self::ctrl::{Control, Deleted};
 use self::queue::{Crew, Order, Phase, Plan};
 use self::sys::{BasicParams, DevInfo, DiscardParams, Params};
@@ -64,6 +66,8 @@ pub struct Spec {
     /// Data is copied by our `pread` and `pwrite`, with one buffer a queue instead of one a
     /// request: `depth` times less memory for one more system call a request (Linux 6.5).
     pub user_copy: bool,
+    /// Requests are fetched and committed many at a time (Linux 7.0).
+    pub batch_io: bool,
     /// Buffers have all their pages from the start; otherwise they get them with use.
     pub populate_buffers: bool,
     /// The device survives its server: requests wait, and are issued again, for a successor.
@@ -82,6 +86,7 @@ impl Default for Spec {
             depth: 64,
             max_io_bytes: 256 << 10,
             user_copy: false,
+            batch_io: false,
             populate_buffers: false,
             recovery: false,
         }
@@ -118,6 +123,7 @@ impl Spec {
     fn flags(&self) -> u64 {
         let recovery = sys::F_USER_RECOVERY | sys::F_USER_RECOVERY_REISSUE;
         (if self.user_copy { sys::F_USER_COPY } else { 0 })
+            | (if self.batch_io { sys::F_BATCH_IO } else { 0 })
             | (if self.recovery { recovery } else { 0 })
     }
 }
@@ -231,6 +237,7 @@ impl UblkDevice {
                 depth,
                 max_io: spec.max_io_bytes as usize,
                 user_copy: spec.user_copy,
+                batch_io: spec.batch_io,
                 populate: spec.populate_buffers,
                 encoding: self.control.encoding(),
                 cpus: self.cpus_for(queue)?,
@@ -238,6 +245,9 @@ impl UblkDevice {
             };
             let slots = if spec.user_copy { 1 } else { u64::from(depth) };
             self.buffer_bytes += slots * u64::from(spec.max_io_bytes);
+            if spec.batch_io {
+                self.buffer_bytes += Batch::bytes(depth) as u64;
+            }
             let join = queue::spawn(plan, target.clone(), hooks.clone(), self.crew.clone())
                 .with_context(|| format!("cannot start thread {name}"))?;
             self.joins.push(join);
@@ -461,6 +471,7 @@ impl Drop for UblkDevice {
 fn check_features(has: u64, wanted: u64) -> anyhow::Result<()> {
     let named = [
         (sys::F_USER_COPY, "USER_COPY (Linux 6.5)"),
+        (sys::F_BATCH_IO, "BATCH_IO (Linux 7.0)"),
         (sys::F_USER_RECOVERY, "USER_RECOVERY (Linux 6.1)"),
         (
             sys::F_USER_RECOVERY_REISSUE,
