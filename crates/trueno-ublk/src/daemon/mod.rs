@@ -469,7 +469,7 @@ fn prepare(
                 } else {
                     usual.max_io_bytes
                 },
-                batch_io: plan.batch_io.unwrap_or(usual.batch_io),
+                batch_io: plan.batch_io,
                 populate_buffers: swap,
                 ..usual
             };

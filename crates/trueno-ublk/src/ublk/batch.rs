@@ -232,9 +232,14 @@ impl Batch {
         }
     }
 
-    /// Whether results have not reached the driver yet.
-    pub(super) fn is_busy(&self) -> bool {
-        self.filled > 0 || self.under_way != [0; COMMITS]
+    /// Whether results wait for [`hand_over`](Batch::hand_over).
+    pub(super) fn has_results(&self) -> bool {
+        self.filled > 0
+    }
+
+    /// Commit buffers that have not come back.
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way.iter().filter(|&&n| n > 0).count()
     }
 
     /// The fetch command.
@@ -275,7 +280,7 @@ mod tests {
     fn commit_buffers_are_used_in_turn_and_only_when_free() {
         let mut batch = Batch::map(0, 3, true).unwrap();
         assert!(batch.hand_over(sys::COMMIT_IO_CMDS).is_none());
-        assert!(!batch.is_busy());
+        assert!(!batch.has_results() && batch.under_way() == 0);
         for _ in 1..COMMITS {
             batch.add(2, 4096, 1);
             assert!(batch.hand_over(sys::COMMIT_IO_CMDS).is_some());
@@ -284,8 +289,7 @@ mod tests {
         assert!(batch.hand_over(sys::COMMIT_IO_CMDS).is_none());
         batch.handed_over(3, 16).unwrap();
         assert!(batch.hand_over(sys::COMMIT_IO_CMDS).is_some());
-        assert_eq!(batch.filling, 3);
-        assert!(batch.is_busy());
+        assert_eq!((batch.filling, batch.under_way()), (3, COMMITS - 1));
     }
 
     #[test]

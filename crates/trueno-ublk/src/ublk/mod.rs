@@ -66,8 +66,8 @@ pub struct Spec {
     /// Data is copied by our `pread` and `pwrite`, with one buffer a queue instead of one a
     /// request: `depth` times less memory for one more system call a request (Linux 6.5).
     pub user_copy: bool,
-    /// Requests are fetched and committed many at a time (Linux 7.0).
-    pub batch_io: bool,
+    /// Requests are fetched and committed many at a time (Linux 7.0); `None`: where the driver can.
+    pub batch_io: Option<bool>,
     /// Buffers have all their pages from the start; otherwise they get them with use.
     pub populate_buffers: bool,
     /// The device survives its server: requests wait, and are issued again, for a successor.
@@ -86,7 +86,7 @@ impl Default for Spec {
             depth: 64,
             max_io_bytes: 256 << 10,
             user_copy: false,
-            batch_io: false,
+            batch_io: None,
             populate_buffers: false,
             recovery: false,
         }
@@ -119,11 +119,12 @@ impl Spec {
         Ok(())
     }
 
-    /// The `F_…` flags this asks for.
-    fn flags(&self) -> u64 {
+    /// The `F_…` flags this asks for, of a driver with `features`.
+    fn flags(&self, features: u64) -> u64 {
+        let batch_io = self.batch_io.unwrap_or(features & sys::F_BATCH_IO != 0);
         let recovery = sys::F_USER_RECOVERY | sys::F_USER_RECOVERY_REISSUE;
         (if self.user_copy { sys::F_USER_COPY } else { 0 })
-            | (if self.batch_io { sys::F_BATCH_IO } else { 0 })
+            | (if batch_io { sys::F_BATCH_IO } else { 0 })
             | (if self.recovery { recovery } else { 0 })
     }
 }
@@ -181,7 +182,7 @@ impl UblkDevice {
     ) -> anyhow::Result<UblkDevice> {
         spec.check()?;
         let mut control = Control::open()?;
-        let wanted = spec.flags();
+        let wanted = spec.flags(control.features().unwrap_or(0));
         if let Some(features) = control.features() {
             check_features(features, wanted)?;
         }
@@ -223,6 +224,7 @@ impl UblkDevice {
         target: &Arc<dyn Serve>,
         hooks: &ThreadHooks,
     ) -> anyhow::Result<()> {
+        let batch_io = self.info.flags & sys::F_BATCH_IO != 0;
         let DevInfo {
             dev_id: id,
             nr_hw_queues: queues,
@@ -237,7 +239,7 @@ impl UblkDevice {
                 depth,
                 max_io: spec.max_io_bytes as usize,
                 user_copy: spec.user_copy,
-                batch_io: spec.batch_io,
+                batch_io,
                 populate: spec.populate_buffers,
                 encoding: self.control.encoding(),
                 cpus: self.cpus_for(queue)?,
@@ -245,7 +247,7 @@ impl UblkDevice {
             };
             let slots = if spec.user_copy { 1 } else { u64::from(depth) };
             self.buffer_bytes += slots * u64::from(spec.max_io_bytes);
-            if spec.batch_io {
+            if batch_io {
                 self.buffer_bytes += Batch::bytes(depth) as u64;
             }
             let join = queue::spawn(plan, target.clone(), hooks.clone(), self.crew.clone())
@@ -547,13 +549,26 @@ mod tests {
     }
 
     #[test]
+    fn batches_are_taken_where_there_are_any_or_as_told() {
+        let asks = |batch_io, features| {
+            let spec = Spec {
+                batch_io,
+                ..Spec::default()
+            };
+            spec.flags(features) & sys::F_BATCH_IO != 0
+        };
+        assert!(asks(None, sys::F_BATCH_IO) && !asks(None, sys::F_SAFE_STOP_DEV));
+        assert!(asks(Some(true), 0) && !asks(Some(false), sys::F_BATCH_IO));
+    }
+
+    #[test]
     fn a_missing_feature_is_named() {
         let wanted = Spec {
             user_copy: true,
             recovery: true,
             ..Spec::default()
         }
-        .flags();
+        .flags(0);
         assert!(check_features(wanted, wanted).is_ok());
         let said = check_features(wanted & !sys::F_USER_COPY, wanted)
             .unwrap_err()

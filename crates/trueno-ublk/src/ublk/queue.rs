@@ -489,9 +489,16 @@ impl Queue<'_> {
         completions: &mut cqueue::CompletionQueue<'_>,
     ) -> io::Result<()> {
         let mut fetching = true;
-        while fetching || batch.is_busy() {
+        while fetching || batch.has_results() || batch.under_way() > 0 {
             commit(batch, submissions);
-            patient(submitter.submit_and_wait(1))?;
+            // Commits complete as soon as they are submitted: beside them we wait for a request,
+            // unless results are left whose clients wait for us.
+            let wanted = if batch.has_results() {
+                1
+            } else {
+                batch.under_way() + usize::from(fetching)
+            };
+            patient(submitter.submit_and_wait(wanted))?;
             submissions.sync();
             completions.sync();
             let mut finished_bytes = 0;
