@@ -1,8 +1,7 @@
 //! A ublk device that keeps nothing: what remains is the cost of the way through the kernel.
 //!
-//! `ublk_null BYTES QUEUES [BATCH]` makes `/dev/ublkbN`, prints its name, and serves it until it is
-//! told to end with a line (or the end) of its standard input. With BATCH 1 requests are fetched and
-//! committed many at a time.
+//! `ublk_null BYTES QUEUES` makes `/dev/ublkbN`, prints its name, and serves it until it is told
+//! to end with a line (or the end) of its standard input.
 
 use std::io::BufRead as _;
 use std::sync::Arc;
@@ -54,7 +53,6 @@ fn main() -> anyhow::Result<()> {
     let size = number(1 << 30)?;
     let spec = Spec {
         queues: number(1)?.try_into()?,
-        batch_io: Some(number(0)? != 0),
         ..Spec::default()
     };
     let mut device = UblkDevice::prepare(&spec, Arc::new(Null { size }), ThreadHooks::none())?;

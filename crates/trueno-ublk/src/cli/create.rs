@@ -55,9 +55,6 @@ pub struct Args {
     /// How the kernel reaches the device [default: ublk where there is one, else loop]
     #[arg(long, value_enum)]
     transport: Option<Transport>,
-    /// Requests are fetched and committed many at a time, or each by itself (ublk only)
-    #[arg(long, value_name = "on|off", value_parser = on_or_off, hide = true)]
-    batch_io: Option<bool>,
     /// Serve in this process, until it is told to end
     #[arg(long)]
     foreground: bool,
@@ -118,14 +115,6 @@ fn number(text: &str) -> Result<u64, String> {
         .map_err(|_| "no whole number below 2^64".to_string())
 }
 
-fn on_or_off(text: &str) -> Result<bool, String> {
-    match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err("neither on nor off".to_string()),
-    }
-}
-
 /// What was typed, turned into what is meant. Touches nothing.
 fn plan(args: &Args) -> Result<Plan, Failure> {
     let option = |name: &str, text: &Option<String>| {
@@ -145,7 +134,6 @@ fn plan(args: &Args) -> Result<Plan, Failure> {
             Some(Transport::Ublk) => TransportWish::Ublk,
             Some(Transport::Loop) => TransportWish::Loop,
         },
-        batch_io: args.batch_io,
         swap: args.swap,
         reserve: option("--reserve", &args.reserve)?,
         populate: args.populate,

@@ -469,7 +469,6 @@ fn prepare(
                 } else {
                     usual.max_io_bytes
                 },
-                batch_io: plan.batch_io,
                 populate_buffers: swap,
                 ..usual
             };

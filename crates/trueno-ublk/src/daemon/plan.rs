@@ -72,8 +72,6 @@ pub struct Wishes {
     pub block_size: u64,
     /// The transport.
     pub transport: TransportWish,
-    /// Requests many at a time on ublk; none given: as is better.
-    pub batch_io: Option<bool>,
     /// Use it as swap, with this priority.
     pub swap: Option<u64>,
     /// Bytes to keep ready.
@@ -103,8 +101,6 @@ pub struct Plan {
     pub block_size: u32,
     /// The transport.
     pub transport: TransportWish,
-    /// Requests many at a time on ublk; none given: as is better.
-    pub batch_io: Option<bool>,
     /// The swap priority, in swap mode.
     pub swap: Option<u16>,
     /// How memory grows.
@@ -245,7 +241,6 @@ impl Plan {
             id,
             block_size,
             transport: wishes.transport,
-            batch_io: wishes.batch_io,
             swap,
             memory,
             force: wishes.force,

@@ -9,7 +9,6 @@
 //!
 //! This knows the kernel's protocol and nothing of pages or codecs.
 
-mod batch;
 pub mod ctrl;
 mod queue;
 pub mod sys;
@@ -23,7 +22,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
-use self::batch::Batch;
 use self::ctrl::{Control, Deleted};
 use self::queue::{Crew, Order, Phase, Plan};
 use self::sys::{BasicParams, DevInfo, DiscardParams, Params};
@@ -66,8 +64,6 @@ pub struct Spec {
     /// Data is copied by our `pread` and `pwrite`, with one buffer a queue instead of one a
     /// request: `depth` times less memory for one more system call a request (Linux 6.5).
     pub user_copy: bool,
-    /// Requests are fetched and committed many at a time (Linux 7.0); `None`: where the driver can.
-    pub batch_io: Option<bool>,
     /// Buffers have all their pages from the start; otherwise they get them with use.
     pub populate_buffers: bool,
     /// The device survives its server: requests wait, and are issued again, for a successor.
@@ -86,7 +82,6 @@ impl Default for Spec {
             depth: 64,
             max_io_bytes: 256 << 10,
             user_copy: false,
-            batch_io: None,
             populate_buffers: false,
             recovery: false,
         }
@@ -119,12 +114,10 @@ impl Spec {
         Ok(())
     }
 
-    /// The `F_…` flags this asks for, of a driver with `features`.
-    fn flags(&self, features: u64) -> u64 {
-        let batch_io = self.batch_io.unwrap_or(features & sys::F_BATCH_IO != 0);
+    /// The `F_…` flags this asks for.
+    fn flags(&self) -> u64 {
         let recovery = sys::F_USER_RECOVERY | sys::F_USER_RECOVERY_REISSUE;
         (if self.user_copy { sys::F_USER_COPY } else { 0 })
-            | (if batch_io { sys::F_BATCH_IO } else { 0 })
             | (if self.recovery { recovery } else { 0 })
     }
 }
@@ -182,7 +175,7 @@ impl UblkDevice {
     ) -> anyhow::Result<UblkDevice> {
         spec.check()?;
         let mut control = Control::open()?;
-        let wanted = spec.flags(control.features().unwrap_or(0));
+        let wanted = spec.flags();
         if let Some(features) = control.features() {
             check_features(features, wanted)?;
         }
@@ -224,7 +217,6 @@ impl UblkDevice {
         target: &Arc<dyn Serve>,
         hooks: &ThreadHooks,
     ) -> anyhow::Result<()> {
-        let batch_io = self.info.flags & sys::F_BATCH_IO != 0;
         let DevInfo {
             dev_id: id,
             nr_hw_queues: queues,
@@ -239,7 +231,6 @@ impl UblkDevice {
                 depth,
                 max_io: spec.max_io_bytes as usize,
                 user_copy: spec.user_copy,
-                batch_io,
                 populate: spec.populate_buffers,
                 encoding: self.control.encoding(),
                 cpus: self.cpus_for(queue)?,
@@ -247,9 +238,6 @@ impl UblkDevice {
             };
             let slots = if spec.user_copy { 1 } else { u64::from(depth) };
             self.buffer_bytes += slots * u64::from(spec.max_io_bytes);
-            if batch_io {
-                self.buffer_bytes += Batch::bytes(depth) as u64;
-            }
             let join = queue::spawn(plan, target.clone(), hooks.clone(), self.crew.clone())
                 .with_context(|| format!("cannot start thread {name}"))?;
             self.joins.push(join);
@@ -473,7 +461,6 @@ impl Drop for UblkDevice {
 fn check_features(has: u64, wanted: u64) -> anyhow::Result<()> {
     let named = [
         (sys::F_USER_COPY, "USER_COPY (Linux 6.5)"),
-        (sys::F_BATCH_IO, "BATCH_IO (Linux 7.0)"),
         (sys::F_USER_RECOVERY, "USER_RECOVERY (Linux 6.1)"),
         (
             sys::F_USER_RECOVERY_REISSUE,
@@ -549,26 +536,13 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_taken_where_there_are_any_or_as_told() {
-        let asks = |batch_io, features| {
-            let spec = Spec {
-                batch_io,
-                ..Spec::default()
-            };
-            spec.flags(features) & sys::F_BATCH_IO != 0
-        };
-        assert!(asks(None, sys::F_BATCH_IO) && !asks(None, sys::F_SAFE_STOP_DEV));
-        assert!(asks(Some(true), 0) && !asks(Some(false), sys::F_BATCH_IO));
-    }
-
-    #[test]
     fn a_missing_feature_is_named() {
         let wanted = Spec {
             user_copy: true,
             recovery: true,
             ..Spec::default()
         }
-        .flags(0);
+        .flags();
         assert!(check_features(wanted, wanted).is_ok());
         let said = check_features(wanted & !sys::F_USER_COPY, wanted)
             .unwrap_err()

@@ -26,7 +26,6 @@ use std::thread::JoinHandle;
 use anyhow::{Context, anyhow};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
-use super::batch::{self, Batch};
 use super::ctrl::RingError;
 use super::sys::{self, Encoding, IoCmd, IoDesc};
 use crate::target::{Errno, Handle, Serve};
@@ -44,7 +43,7 @@ const EARLY_BYTES: usize = 8 * 4096;
 const STACK_BYTES: usize = 1 << 20;
 
 /// Index of `/dev/ublkcN` among the ring's registered files.
-pub(super) const CHAR_FILE: types::Fixed = types::Fixed(0);
+const CHAR_FILE: types::Fixed = types::Fixed(0);
 
 /// What a queue thread has to know before it starts.
 pub(super) struct Plan {
@@ -52,7 +51,6 @@ pub(super) struct Plan {
     pub depth: u16,
     pub max_io: usize,
     pub user_copy: bool,
-    pub batch_io: bool,
     pub populate: bool,
     pub encoding: Encoding,
     /// The CPUs to stay on; `None` leaves it to the scheduler.
@@ -259,12 +257,7 @@ fn work(
     if let Some(cpus) = &plan.cpus {
         pin(cpus).context("setting the CPU affinity")?;
     }
-    let entries = if plan.batch_io {
-        plan.depth.max(batch::RING_MIN)
-    } else {
-        plan.depth
-    };
-    let ring = make_ring(entries).map_err(|e| anyhow!("{}", RingError(&e)))?;
+    let ring = make_ring(plan.depth).map_err(|e| anyhow!("{}", RingError(&e)))?;
     let slots = if plan.user_copy {
         1
     } else {
@@ -272,11 +265,6 @@ fn work(
     };
     let buffers = Buffers::map(slots, plan.max_io, plan.populate)
         .with_context(|| format!("cannot map {slots} buffers of {} bytes", plan.max_io))?;
-    let batch = plan
-        .batch_io
-        .then(|| Batch::map(plan.queue, plan.depth, !plan.user_copy))
-        .transpose()
-        .context("cannot map buffers for batches")?;
     let handler = target.serve();
     // SAFETY: gettid takes nothing and cannot fail.
     let tid = unsafe { libc::gettid() };
@@ -297,11 +285,10 @@ fn work(
         buffers,
         handler,
     };
-    let mut batch = batch;
-    // Declared after the queue and the batch, so dropped before their buffers: the kernel writes to
-    // them until the ring is closed.
+    // Declared after the queue, so dropped before its buffers: the kernel writes to them until the
+    // ring is closed.
     let mut ring = ring;
-    let served = queue.serve(&mut ring, batch.as_mut(), hooks, seat);
+    let served = queue.serve(&mut ring, hooks, seat);
     // Told before the ring is closed: that makes the driver end the other queues' threads too, and
     // theirs is not the cause.
     if seat.should_serve() {
@@ -331,12 +318,12 @@ fn pin(cpus: &libc::cpu_set_t) -> io::Result<()> {
     }
 }
 
-/// A ring of `entries`, as cheap as this kernel has it.
+/// A ring for `depth` commands under way, as cheap as this kernel has it.
 ///
 /// With deferred task work (6.1) a request waits for us to enter the ring instead of interrupting
 /// the request being answered; with cooperative task work (5.19) it waits for any system call.
-fn make_ring(entries: u16) -> io::Result<IoUring> {
-    let entries = u32::from(entries);
+fn make_ring(depth: u16) -> io::Result<IoUring> {
+    let entries = u32::from(depth);
     let invalid = |e: &io::Error| e.raw_os_error() == Some(libc::EINVAL);
     let mut builder = IoUring::<squeue::Entry, cqueue::Entry>::builder();
     match builder
@@ -365,30 +352,20 @@ struct Queue<'a> {
 
 impl Queue<'_> {
     /// Fetches every tag and answers requests until the device is stopped.
-    ///
-    /// Whoever gives `batch` keeps it until the ring is closed.
-    fn serve(
-        &mut self,
-        ring: &mut IoUring,
-        mut batch: Option<&mut Batch>,
-        hooks: &ThreadHooks,
-        seat: &Seat,
-    ) -> io::Result<()> {
+    fn serve(&mut self, ring: &mut IoUring, hooks: &ThreadHooks, seat: &Seat) -> io::Result<()> {
         let (mut submitter, mut submissions, mut completions) = ring.split();
         // Saves the kernel looking the ring up at each entry; without it all is the same.
         let _ = submitter.register_ring_fd();
-        if let Some(batch) = &mut batch {
-            self.prepare_all(batch, &submitter, &mut submissions, &mut completions)?;
-            // SAFETY: what the entry names is the ring's own by now.
-            unsafe { push(&mut submissions, &batch.fetch()) };
-        } else {
-            for tag in 0..self.plan.depth {
-                let entry = self.command(sys::FETCH_REQ, tag, 0);
-                // SAFETY: the tag's buffer stays mapped while the ring lives: see `push`.
-                unsafe { push(&mut submissions, &entry) };
-            }
+        for tag in 0..self.plan.depth {
+            let entry = self.command(sys::FETCH_REQ, tag, 0);
+            // SAFETY: the tag's buffer stays mapped while the ring lives: see `push`.
+            unsafe { push(&mut submissions, &entry) };
         }
-        submit_all(&submitter, &mut submissions)?;
+        submissions.sync();
+        while !submissions.is_empty() {
+            submitter.submit()?;
+            submissions.sync();
+        }
         // The kernel refuses a fetch at once or not before the device is stopped.
         completions.sync();
         if let Some(refused) = completions.next() {
@@ -397,12 +374,7 @@ impl Queue<'_> {
 
         (hooks.live)();
         seat.report(Phase::Serving);
-        let served = match batch {
-            None => self.answer_all(&submitter, &mut submissions, &mut completions),
-            Some(batch) => {
-                self.answer_batches(batch, &submitter, &mut submissions, &mut completions)
-            }
-        };
+        let served = self.answer_all(&submitter, &mut submissions, &mut completions);
         (hooks.end)();
         let _ = submitter.unregister_ring_fd();
         served
@@ -449,116 +421,18 @@ impl Queue<'_> {
         Ok(())
     }
 
-    /// Tells the driver the buffer of every tag, and the ring those for tags.
-    fn prepare_all(
-        &mut self,
-        batch: &mut Batch,
-        submitter: &io_uring::Submitter<'_>,
-        submissions: &mut squeue::SubmissionQueue<'_>,
-        completions: &mut cqueue::CompletionQueue<'_>,
-    ) -> io::Result<()> {
-        // SAFETY: `work` drops `batch` after the ring.
-        unsafe { batch.register(submitter)? };
-        for tag in 0..self.plan.depth {
-            batch.add(tag, 0, self.data_address(tag));
-        }
-        let entry = batch.hand_over(sys::PREP_IO_CMDS);
-        let entry = entry.expect("there is a tag, and no other command");
-        // SAFETY: the command's buffer is `batch`'s.
-        unsafe { push(submissions, &entry) };
-        submit_all(submitter, submissions)?;
-        loop {
-            completions.sync();
-            if let Some(answer) = completions.next() {
-                batch.prepared();
-                return match answer.result() {
-                    0.. => Ok(()),
-                    refused => Err(io::Error::from_raw_os_error(-refused)),
-                };
-            }
-            patient(submitter.submit_and_wait(1))?;
-        }
-    }
-
-    /// [`answer_all`](Queue::answer_all) by batches.
-    fn answer_batches(
-        &mut self,
-        batch: &mut Batch,
-        submitter: &io_uring::Submitter<'_>,
-        submissions: &mut squeue::SubmissionQueue<'_>,
-        completions: &mut cqueue::CompletionQueue<'_>,
-    ) -> io::Result<()> {
-        let mut fetching = true;
-        while fetching || batch.has_results() || batch.under_way() > 0 {
-            commit(batch, submissions);
-            // Commits complete as soon as they are submitted: beside them we wait for a request,
-            // unless results are left whose clients wait for us.
-            let wanted = if batch.has_results() {
-                1
-            } else {
-                batch.under_way() + usize::from(fetching)
-            };
-            patient(submitter.submit_and_wait(wanted))?;
-            submissions.sync();
-            completions.sync();
-            let mut finished_bytes = 0;
-            while let Some(completion) = completions.next() {
-                if completion.user_data() != batch::FETCH {
-                    batch.handed_over(completion.user_data(), completion.result())?;
-                    continue;
-                }
-                let result = completion.result();
-                if let Some(buffer) = cqueue::buffer_select(completion.flags()) {
-                    let tags = batch.take(buffer, result.max(0) as usize);
-                    let mut left = tags.as_slice().len();
-                    for &tag in tags.as_slice() {
-                        let (result, bytes) = self.answer(tag);
-                        batch.add(tag, result, self.data_address(tag));
-                        finished_bytes += bytes;
-                        left -= 1;
-                        let more = left > 0 || !cqueue::CompletionQueue::is_empty(completions);
-                        if finished_bytes >= EARLY_BYTES && more && commit(batch, submissions) {
-                            patient(submitter.submit())?;
-                            submissions.sync();
-                            finished_bytes = 0;
-                        }
-                    }
-                }
-                if cqueue::more(completion.flags()) {
-                    continue;
-                }
-                match -result {
-                    // Out of fetch buffers, or of room for completions: both are there again.
-                    libc::ENOBUFS => {
-                        // SAFETY: as in `serve`.
-                        unsafe { push(submissions, &batch.fetch()) };
-                    }
-                    aborted if -aborted == sys::RES_ABORT => fetching = false,
-                    // As with a tag that we cannot get back.
-                    refused => return Err(io::Error::from_raw_os_error(refused)),
-                }
-            }
-            submissions.sync();
-        }
-        Ok(())
-    }
-
-    /// Where the driver finds the data of `tag`'s requests; nowhere, if we copy it ourselves.
-    fn data_address(&self, tag: u16) -> u64 {
-        if self.plan.user_copy {
+    /// The ring entry for a command about `tag`.
+    fn command(&self, command: u32, tag: u16, result: i32) -> squeue::Entry {
+        let addr = if self.plan.user_copy {
             0
         } else {
             self.buffers.slot(usize::from(tag)) as u64
-        }
-    }
-
-    /// The ring entry for a command about `tag`.
-    fn command(&self, command: u32, tag: u16, result: i32) -> squeue::Entry {
+        };
         let cmd = IoCmd {
             q_id: self.plan.queue,
             tag,
             result,
-            addr: self.data_address(tag),
+            addr,
         };
         opcode::UringCmd16::new(CHAR_FILE, self.plan.encoding.number(command))
             .cmd(cmd.to_bytes())
@@ -618,30 +492,6 @@ impl Queue<'_> {
     }
 }
 
-/// Queues the command for the results that `batch` has, if there are any and it can be made.
-fn commit(batch: &mut Batch, submissions: &mut squeue::SubmissionQueue<'_>) -> bool {
-    let entry = batch.hand_over(sys::COMMIT_IO_CMDS);
-    if let Some(entry) = &entry {
-        // SAFETY: the command's buffer is `batch`'s.
-        unsafe { push(submissions, entry) };
-        submissions.sync();
-    }
-    entry.is_some()
-}
-
-/// Submits all that is queued.
-fn submit_all(
-    submitter: &io_uring::Submitter<'_>,
-    submissions: &mut squeue::SubmissionQueue<'_>,
-) -> io::Result<()> {
-    submissions.sync();
-    while !submissions.is_empty() {
-        submitter.submit()?;
-        submissions.sync();
-    }
-    Ok(())
-}
-
 /// Queues an entry.
 ///
 /// # Safety
@@ -649,8 +499,7 @@ fn submit_all(
 /// while this thread, whose system calls do all the copying, still enters the ring.
 unsafe fn push(submissions: &mut squeue::SubmissionQueue<'_>, entry: &squeue::Entry) {
     // SAFETY: passed on to the caller.
-    unsafe { submissions.push(entry) }
-        .expect("each tag or batch has one entry, and the ring room for all");
+    unsafe { submissions.push(entry) }.expect("each tag has one entry, and the ring room for all");
 }
 
 /// Lets pass what only means "again": the loop comes back to what was not submitted.
@@ -706,7 +555,7 @@ impl Drop for Mapping {
 }
 
 /// The I/O buffers of a queue: one a tag, which the kernel copies to and from, or one in all.
-pub(super) struct Buffers {
+struct Buffers {
     memory: Mapping,
     slot_bytes: usize,
 }
@@ -714,7 +563,7 @@ pub(super) struct Buffers {
 impl Buffers {
     /// `populate` has every page there on return; otherwise a page costs nothing until a request
     /// uses it.
-    pub(super) fn map(slots: usize, slot_bytes: usize, populate: bool) -> io::Result<Buffers> {
+    fn map(slots: usize, slot_bytes: usize, populate: bool) -> io::Result<Buffers> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let memory = Mapping::new(slots * slot_bytes, protection, flags, -1, 0)?;
@@ -736,7 +585,7 @@ impl Buffers {
     }
 
     /// The start of a slot.
-    pub(super) fn slot(&self, slot: usize) -> *mut u8 {
+    fn slot(&self, slot: usize) -> *mut u8 {
         debug_assert!((slot + 1) * self.slot_bytes <= self.memory.bytes);
         // SAFETY: callers name slots below the count in `map`, so the start lies inside.
         unsafe { self.memory.start.add(slot * self.slot_bytes) }

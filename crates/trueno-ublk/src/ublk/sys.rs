@@ -57,19 +57,9 @@ pub const FETCH_REQ: u32 = iowr(0x20, size_of::<IoCmd>());
 /// `COMMIT_AND_FETCH_REQ`: ends the tag's request, and completes when it has the next one.
 pub const COMMIT_AND_FETCH_REQ: u32 = iowr(0x21, size_of::<IoCmd>());
 
-/// `PREP_IO_CMDS`: gives many tags their buffers, for [`F_BATCH_IO`].
-pub const PREP_IO_CMDS: u32 = iowr(0x25, size_of::<BatchCmd>());
-/// `COMMIT_IO_CMDS`: ends the requests of many tags. Completes with the bytes of the elements that
-/// were dealt with.
-pub const COMMIT_IO_CMDS: u32 = iowr(0x26, size_of::<BatchCmd>());
-/// `FETCH_IO_CMDS`: completes again and again, each time with a buffer of ours that has the tags
-/// of new requests in it, two bytes each.
-pub const FETCH_IO_CMDS: u32 = iowr(0x27, size_of::<BatchCmd>());
-
 const _: () = assert!(ADD_DEV == 0xc020_7504 && GET_DEV_INFO == 0x8020_7502);
 const _: () = assert!(DEL_DEV_ASYNC == 0x8020_7514 && TRY_STOP_DEV == 0xc020_7517);
 const _: () = assert!(FETCH_REQ == 0xc010_7520 && COMMIT_AND_FETCH_REQ == 0xc010_7521);
-const _: () = assert!(PREP_IO_CMDS == 0xc010_7525 && FETCH_IO_CMDS == 0xc010_7527);
 
 /// How command numbers are written to the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,9 +88,6 @@ pub const F_USER_RECOVERY_REISSUE: u64 = 1 << 4;
 pub const F_CMD_IOCTL_ENCODE: u64 = 1 << 6;
 /// The server copies data itself, with `pread` and `pwrite` on `/dev/ublkcN` (Linux 6.5).
 pub const F_USER_COPY: u64 = 1 << 7;
-/// Requests are fetched and ended by [`FETCH_IO_CMDS`] and [`COMMIT_IO_CMDS`], many at a time, and
-/// not by [`FETCH_REQ`] and [`COMMIT_AND_FETCH_REQ`] (Linux 7.0).
-pub const F_BATCH_IO: u64 = 1 << 15;
 /// The driver knows [`TRY_STOP_DEV`] (Linux 7.0).
 pub const F_SAFE_STOP_DEV: u64 = 1 << 17;
 
@@ -318,56 +305,6 @@ pub struct IoCmd {
 }
 
 const _: () = assert!(size_of::<IoCmd>() == 16 && offset_of!(IoCmd, addr) == 8);
-
-/// `UBLK_BATCH_F_HAS_BUF_ADDR`: a buffer's address follows each element's [`BatchElem`].
-pub const BATCH_HAS_BUF_ADDR: u16 = 1 << 1;
-
-/// `struct ublk_batch_io`: a command about many tags, carried inside a ring entry.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct BatchCmd {
-    /// The queue.
-    pub q_id: u16,
-    /// `BATCH_…`.
-    pub flags: u16,
-    /// Elements at the entry's address; 0 for [`FETCH_IO_CMDS`].
-    pub nr_elem: u16,
-    /// Bytes of an element; of a tag for [`FETCH_IO_CMDS`].
-    pub elem_bytes: u8,
-    /// Zero.
-    pub reserved: u8,
-    /// Zero.
-    pub reserved2: u64,
-}
-
-const _: () = assert!(size_of::<BatchCmd>() == 16);
-const _: () = assert!(offset_of!(BatchCmd, nr_elem) == 4 && offset_of!(BatchCmd, elem_bytes) == 6);
-
-/// `struct ublk_elem_header`: one tag of a [`BatchCmd`].
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct BatchElem {
-    /// The tag.
-    pub tag: u16,
-    /// For registered buffers, which we do not use.
-    pub buf_index: u16,
-    /// Bytes done or a negative error number, for [`COMMIT_IO_CMDS`].
-    pub result: i32,
-}
-
-const _: () = assert!(size_of::<BatchElem>() == 8 && offset_of!(BatchElem, result) == 4);
-
-impl BatchCmd {
-    /// The bytes as they lie in the ring entry.
-    pub fn to_bytes(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        bytes[0..2].copy_from_slice(&self.q_id.to_ne_bytes());
-        bytes[2..4].copy_from_slice(&self.flags.to_ne_bytes());
-        bytes[4..6].copy_from_slice(&self.nr_elem.to_ne_bytes());
-        bytes[6] = self.elem_bytes;
-        bytes
-    }
-}
 
 impl IoCmd {
     /// The bytes as they lie in the ring entry.
