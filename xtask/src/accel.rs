@@ -19,6 +19,9 @@ const PROBE_LIMIT: Duration = Duration::from_secs(20);
 pub enum Accel {
     Kvm,
     Tcg,
+    /// Emulation on one thread, its clock driven by the instructions it runs: figures that no other
+    /// load on this machine can change, in a world where every instruction costs the same.
+    Icount,
 }
 
 impl Accel {
@@ -26,14 +29,24 @@ impl Accel {
         match self {
             Self::Kvm => "kvm",
             Self::Tcg => "tcg",
+            Self::Icount => "icount",
         }
     }
 
     /// QEMU's arguments.
-    pub fn arguments(self) -> [&'static str; 4] {
+    pub fn arguments(self) -> &'static [&'static str] {
         match self {
-            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+            Self::Kvm => &["-accel", "kvm", "-cpu", "host"],
+            Self::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max"],
+            // 8 ns an instruction; idle time passes at once.
+            Self::Icount => &[
+                "-accel",
+                "tcg,thread=single",
+                "-cpu",
+                "max",
+                "-icount",
+                "shift=3,sleep=off",
+            ],
         }
     }
 }
@@ -43,8 +56,8 @@ pub fn chosen() -> Result<Accel> {
     if let Ok(name) = std::env::var("TRUENO_VM_ACCEL") {
         return named(&name).with_context(|| {
             format!(
-                "TRUENO_VM_ACCEL is `{name}`; it can be {} or {}",
-                "kvm", "tcg"
+                "TRUENO_VM_ACCEL is `{name}`; it can be {}, {} or {}",
+                "kvm", "tcg", "icount"
             )
         });
     }
@@ -66,7 +79,7 @@ pub fn chosen() -> Result<Accel> {
 }
 
 fn named(name: &str) -> Option<Accel> {
-    [Accel::Kvm, Accel::Tcg]
+    [Accel::Kvm, Accel::Tcg, Accel::Icount]
         .into_iter()
         .find(|accel| accel.name() == name)
 }
