@@ -9,11 +9,13 @@
 //! --pages N     of each file, evenly chosen runs of 16 neighbours       1024
 //! --rounds N    of which the median counts                              9
 //! --csv FILE    the record                         target/bench/pages.csv
+//! --again       besides, what a page costs over and over: no branch is a surprise then
 //! ```
 //!
 //! Codecs take turns on batches of 256 pages, so that whatever else the machine does meets all of
-//! them. Pages that repeat one word are kept apart: no codec is needed for them. A page that does
-//! not shrink counts as a page.
+//! them, each round beginning with another one. Pages that repeat one word are kept apart: no codec
+//! is needed for them. A page that does not shrink counts as a page. All have room for the longest
+//! block; with less, ours make it elsewhere and copy it, and liblz4 may end early.
 
 use lz4_sys as lz4;
 use std::ffi::CStr;
@@ -45,6 +47,7 @@ struct Options {
     pages: usize,
     rounds: usize,
     csv: PathBuf,
+    again: bool,
     files: Vec<PathBuf>,
 }
 
@@ -54,6 +57,7 @@ fn options() -> Result<Options, String> {
         pages: 1024,
         rounds: 9,
         csv: root.join("target/bench/pages.csv"),
+        again: false,
         files: Vec::new(),
     };
     let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench");
@@ -67,9 +71,10 @@ fn options() -> Result<Options, String> {
             "--pages" => options.pages = number(value()?)?,
             "--rounds" => options.rounds = number(value()?)?,
             "--csv" => options.csv = value()?.into(),
+            "--again" => options.again = true,
             flag if flag.starts_with('-') => {
                 return Err(format!(
-                    "no option {flag}; there are --pages, --rounds, --csv"
+                    "no option {flag}; there are --pages, --rounds, --csv, --again"
                 ));
             }
             file => options.files.push(file.into()),
@@ -113,8 +118,9 @@ fn load(path: &Path, wanted: usize) -> Result<Program, String> {
         return Err(format!("no page to compress in {}", path.display()));
     }
     let runs: Vec<&[&PageBytes]> = rest.chunks(RUN).collect();
-    let step = (runs.len() * RUN / wanted).max(1);
-    let pages = runs.iter().step_by(step).flat_map(|run| run.iter());
+    let count = runs.len().min(wanted.div_ceil(RUN));
+    let chosen = (0..count).map(|i| runs[i * runs.len() / count]);
+    let pages = chosen.flat_map(|run| run.iter());
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(Program {
         name: name.split('.').next().unwrap_or_default().to_owned(),
@@ -361,23 +367,30 @@ fn measure(program: &Program, all: &mut [Box<dyn Contestant>], rounds: usize) ->
             blocks.push(block);
         }
     }
-    let mut times = vec![[vec![0.0; rounds], vec![0.0; rounds]]; all.len()];
+    let mut times = vec![[Vec::new(), Vec::new()]; all.len()];
     for round in 0..rounds {
+        let mut sums = vec![[0.0; 2]; all.len()];
         for start in (0..pages.len()).step_by(BATCH) {
             let batch = start..(start + BATCH).min(pages.len());
-            for ((one, blocks), times) in all.iter_mut().zip(&blocks).zip(&mut times) {
+            for turn in 0..all.len() {
+                let who = (turn + round) % all.len();
+                let one = &mut all[who];
                 let begin = Instant::now();
                 for page in &pages[batch.clone()] {
                     black_box(one.compress(black_box(page), &mut out));
                 }
-                times[0][round] += begin.elapsed().as_nanos() as f64;
+                sums[who][0] += begin.elapsed().as_nanos() as f64;
                 let begin = Instant::now();
-                for block in &blocks[batch.clone()] {
+                for block in &blocks[who][batch.clone()] {
                     one.restore(black_box(block), &mut page);
                     black_box(&page);
                 }
-                times[1][round] += begin.elapsed().as_nanos() as f64;
+                sums[who][1] += begin.elapsed().as_nanos() as f64;
             }
+        }
+        for (times, sums) in times.iter_mut().zip(sums) {
+            times[0].push(sums[0]);
+            times[1].push(sums[1]);
         }
     }
     let figures = blocks
@@ -422,13 +435,54 @@ fn print(title: &str, all: &[Box<dyn Contestant>], figures: &[Figures]) {
     }
 }
 
-/// What detecting and filling of same-filled pages costs, beside reading and setting memory.
+/// What a page costs when it is compressed and restored over and over.
+fn again(programs: &[Program], all: &mut [Box<dyn Contestant>]) {
+    const EVERY: usize = 16;
+    let pages = || {
+        programs
+            .iter()
+            .flat_map(|one| one.pages.iter().step_by(EVERY))
+    };
+    println!("\na page over and over, ns: compress, decompress");
+    let (mut out, mut page) = (vec![0; BLOCK_MAX], Page::boxed());
+    for one in all {
+        let (mut compress, mut restore) = (0.0, 0.0);
+        for original in pages() {
+            let mut best = [f64::MAX; 2];
+            for _ in 0..30 {
+                let begin = Instant::now();
+                let mut length = 0;
+                for _ in 0..4 {
+                    length = one.compress(black_box(original), &mut out);
+                }
+                best[0] = best[0].min(begin.elapsed().as_nanos() as f64 / 4.0);
+                let begin = Instant::now();
+                for _ in 0..4 {
+                    one.restore(black_box(&out[..length]), &mut page);
+                }
+                best[1] = best[1].min(begin.elapsed().as_nanos() as f64 / 4.0);
+            }
+            compress += best[0];
+            restore += best[1];
+        }
+        let count = pages().count() as f64;
+        println!(
+            "{:12} {:6.0} {:6.0}",
+            one.name(),
+            compress / count,
+            restore / count
+        );
+    }
+}
+
+/// What detecting and filling of same-filled pages costs, beside reading and setting memory in plain
+/// Rust, which is compiled for any CPU of this architecture.
 fn same_filled(programs: &[Program], rounds: usize) {
-    let ordinary: Vec<&Page> = programs
+    let each = BATCH.div_ceil(programs.len());
+    let ordinary = programs
         .iter()
-        .flat_map(|program| &program.pages)
-        .take(BATCH)
-        .collect();
+        .flat_map(|program| program.pages.iter().take(each));
+    let ordinary: Vec<&Page> = ordinary.collect();
     // Half a MiB: from the second cache level, as pages of a request come.
     let filled: Vec<Page> = (0..BATCH / 2).map(|i| Page([i as u8; PAGE_SIZE])).collect();
     let mut page = Page::boxed();
@@ -535,6 +589,9 @@ fn run() -> Result<(), String> {
     }
     print(&format!("all: {} pages", total[0].pages), &all, &total);
     same_filled(&programs, options.rounds);
+    if options.again {
+        again(&programs, &mut all);
+    }
 
     if let Some(directory) = options.csv.parent() {
         std::fs::create_dir_all(directory)

@@ -95,9 +95,9 @@ impl Default for CompressorBuilder {
 /// that the algorithm does not make smaller stays as it is.
 ///
 /// # What the backend decides
-/// The loops of this crate, which today is the search for same-filled pages. The inner loops of
-/// LZ4 and Zstandard are those of the libraries underneath and the same on every backend; so are
-/// the bytes that come out.
+/// The search for same-filled pages. LZ4 is the same code on every backend, and so is Zstandard,
+/// which is libzstd's; a page of one word is always filled with the best vectors there are. The
+/// bytes that come out are the same in any case.
 pub struct Compressor {
     algorithm: Algorithm,
     isa: Isa,
@@ -132,7 +132,7 @@ impl Compressor {
         self.algorithm
     }
 
-    /// The backend that it really uses.
+    /// The backend that it uses, where it matters which.
     pub fn backend(&self) -> SimdBackend {
         self.isa.backend()
     }

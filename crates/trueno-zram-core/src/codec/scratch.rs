@@ -33,8 +33,8 @@ impl std::fmt::Debug for Scratch {
 ///
 /// The encoders want an output buffer for the worst case, or may fail although the block would fit.
 /// The caller's buffer is the limit of what is worth keeping, so it is usually shorter; then the
-/// block is made here and copied if it is short enough. The copy costs a few per cent of the fastest
-/// compression and makes "fits" mean exactly what it says.
+/// block is made here and copied if it is short enough. The copy makes "fits" mean exactly what it
+/// says.
 #[derive(Default)]
 pub(super) struct Staging(Option<Box<[u8; Staging::BYTES]>>);
 

@@ -24,7 +24,7 @@ impl Neon {
     }
 
     pub(crate) fn fill_page(self, page: &mut PageBytes, word: u64) {
-        // NEON is in every compiler's baseline here.
+        // Every target of this architecture that we build for has NEON from the start.
         same::fill_page(page, word);
     }
 }

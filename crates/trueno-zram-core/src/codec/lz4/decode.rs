@@ -17,18 +17,15 @@
 //! safe code; all that is rare or wrong is left to it, so that a hostile block can end in `None`
 //! and nowhere else.
 //!
-//! # What was tried
-//! A page of a program is some 260 sequences of 16 bytes. Where the next token lies follows from
-//! this one; copying hides behind that, as long as no load waits for the younger of two stores that
-//! each hold a part of it. So a match moves in words of 8 bytes, and one that begins less than 8
-//! bytes back is multiplied out in a register. Copies of 16, 32 or 64 bytes a match gained nothing,
-//! nor did length bytes without a branch, nor two pages in turns. Keeping the last 64 bytes of output
-//! in an AVX-512 register, from which near matches are permuted, gained too little for a second
-//! decoder. `cargo bench -p trueno-zram-core` shows where we are.
+//! Why it is as it is, and what was tried: `docs/codecs.md`.
 
 #![allow(unsafe_code)]
 
 use crate::{PAGE_SIZE, PageBytes};
+
+/// No block of a page is longer: a sequence is no longer than what it stands for, but for a byte in
+/// 255 literals, and the last one has a token and no match.
+pub(super) const BLOCK_MAX: usize = PAGE_SIZE + PAGE_SIZE / 255 + 2;
 
 /// What a copy of literals moves at once.
 const WIDE: usize = 16;
@@ -64,6 +61,10 @@ const fn patterns() -> [(u64, u64, usize); 8] {
 
 /// Fills `page` from `block`; `None` if the block is not valid or not exactly a page.
 pub(super) fn decode(block: &[u8], page: &mut PageBytes) -> Option<()> {
+    // So that no sum of length bytes comes near what an `isize` holds.
+    if block.len() > BLOCK_MAX {
+        return None;
+    }
     let (mut next, mut at) = (0, 0);
     loop {
         (next, at) = common(block, next, page, at);
@@ -87,10 +88,11 @@ fn common(block: &[u8], next: usize, page: &mut PageBytes, at: usize) -> (usize,
     // sequence begins, and never behind the end of block or page. With up to 14 literals, all that
     // is read of the block lies within BLOCK_MARGIN from `from`: 1 + 16 bytes of literals, and
     // 1 + 14 + 2 + 1 bytes of the sequence. A longer run is checked to end at `last`; further bytes
-    // of a length are read by `more`, which goes no further than the block. All that is written
-    // lies within PAGE_MARGIN from `to`: 16 bytes of literals; 14 literals and then 3 words at most
-    // 8 apart. Longer literals and matches are checked to end at `page_last`, and reach at most 15
-    // bytes beyond. A match is read from the page's start on, as is checked, and not beyond what
+    // of a length are read by `more`, which goes no further than the block. So offset and length
+    // lie at most 3 bytes behind `last`. All that is written lies within PAGE_MARGIN from `to`: 16
+    // bytes of literals; 14 literals and then 3 words at most 8 apart. Longer literals and matches
+    // are checked to end at `page_last`, and reach at most 15 bytes beyond; a short match behind
+    // long literals, 24. A match is read from the page's start on, as is checked, and not beyond what
     // may be written. The page is initialised memory, so all of it may be read, and it is ours.
     unsafe {
         let last = block_start.add(last);

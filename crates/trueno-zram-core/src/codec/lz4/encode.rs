@@ -8,26 +8,16 @@
 //! The block depends on the page alone, and is the same on every CPU: the table is cleared first,
 //! and nothing here asks for an instruction set.
 //!
-//! # What makes it fast
-//! Of the time a page takes, about four tenths are mispredicted branches (the same page over and
-//! over takes six tenths), and each sequence costs about one. So fewer and longer sequences are what
-//! counts. Six bytes are hashed, not four: a match of four or five bytes saves one byte or two,
-//! and is still found where six agree with another place. Five bytes would make blocks a hundredth
-//! smaller, for more time. For a page 16-bit positions and 4096 of them are enough, which makes
-//! the table cheap to clear.
-//!
-//! Without branches it was slower: four positions tested at once and the best of them taken, one
-//! page or two to four in turns. Then everything waits for the end of the match before, and what
-//! waits fills the schedulers of the CPU. Writing sequences down only, to encode them
-//! afterwards, was slower too. `cargo bench -p trueno-zram-core` shows where we are.
+//! Six bytes are hashed, where the usual is four. Most matches of four or five bytes, which save a
+//! byte or two, are not found then, and longer ones are: a block has fewer sequences, and it is
+//! sequences that cost time. Why, and what was tried: `docs/codecs.md`.
 
 #![allow(unsafe_code)]
 
 use crate::{PAGE_SIZE, PageBytes};
 
-/// More than a block can be, with what copies write behind it: each sequence is shorter than what
-/// it stands for, but for a byte in 255 literals, and the last one has a token and no match.
-pub(in crate::codec) const BLOCK_MAX: usize = PAGE_SIZE + PAGE_SIZE / 255 + 2 + WIDE;
+/// The room that a block needs, with what copies write behind it.
+pub(in crate::codec) const BLOCK_MAX: usize = super::decode::BLOCK_MAX + WIDE;
 
 /// What a copy of literals moves at once.
 const WIDE: usize = 16;
@@ -52,7 +42,7 @@ const HASH_BITS: u32 = 12;
 pub(in crate::codec) struct Table([u16; 1 << HASH_BITS]);
 
 impl Table {
-    /// A table whose memory the kernel has handed out: zeros might have yet to be.
+    /// Filled with something other than zeros, so that the kernel has really given its memory.
     pub(super) fn boxed() -> Box<Table> {
         Box::new(Table([0xffff; 1 << HASH_BITS]))
     }
@@ -61,7 +51,7 @@ impl Table {
 /// Which entry of the table stands for the first 6 bytes of `word`.
 #[inline(always)]
 fn hash(word: u64) -> usize {
-    // A prime near 2^48 / golden ratio: the top bits depend on all of the six bytes.
+    // An odd factor of 48 bits: the top bits depend on all of the six bytes.
     ((word << 16).wrapping_mul(227_718_039_650_203) >> (64 - HASH_BITS)) as usize
 }
 
@@ -116,9 +106,10 @@ pub(super) fn encode(page: &PageBytes, out: &mut [u8], table: &mut Table) -> usi
             from -= 1;
         }
 
-        // SAFETY: `done <= begin`, and the match of at least 4 bytes ends in the page. By induction
-        // `to` is at most `done + done / 255` behind `start`, and what is written here is at most
-        // as much longer as `end` is behind `done`, and WIDE: see BLOCK_MAX.
+        // SAFETY: `done <= begin`, and the match has at least 4 bytes and ends in the page. What was
+        // written so far is no longer than `done + done / 255`, and with this sequence no longer
+        // than `end + end / 255`, since a sequence is no longer than what it stands for but for a
+        // byte in 255 literals. BLOCK_MAX has room for that, and for WIDE bytes more.
         to = unsafe { sequence(page, done..begin, begin - from, end - begin, to) };
         done = end;
         at = end;

@@ -1,0 +1,170 @@
+//! Our LZ4 blocks are what the format allows, liblz4 reads them, and neither encoder nor decoder
+//! touches memory that is not theirs.
+
+mod pages;
+
+use std::ops::Range;
+use trueno_zram_core::codec::lz4::Lz4;
+use trueno_zram_core::{Codec, PAGE_SIZE, Page, PageBytes, Scratch};
+
+/// The longest block: a page of literals.
+const LONGEST: usize = 1 + (PAGE_SIZE - 15) / 255 + 1 + PAGE_SIZE;
+
+/// Vigna's xorshift64*.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as usize % end
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.below(256) as u8
+    }
+}
+
+/// Two pages of memory, between pages that nobody may touch.
+struct Guarded(*mut u8);
+
+impl Guarded {
+    const BYTES: usize = 2 * PAGE_SIZE;
+
+    fn new() -> Guarded {
+        let bytes = Guarded::BYTES + 2 * PAGE_SIZE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping, which no other pointer leads to; its middle is then opened.
+        unsafe {
+            let start = libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0);
+            assert_ne!(start, libc::MAP_FAILED);
+            let middle = start.add(PAGE_SIZE);
+            let open = libc::PROT_READ | libc::PROT_WRITE;
+            assert_eq!(libc::mprotect(middle, Guarded::BYTES, open), 0);
+            Guarded(middle.cast())
+        }
+    }
+
+    /// The first or last `length` bytes.
+    fn edge(&mut self, length: usize, at_end: bool) -> &mut [u8] {
+        assert!(length <= Guarded::BYTES);
+        let start = if at_end { Guarded::BYTES - length } else { 0 };
+        // SAFETY: inside the middle, which is never unmapped, and borrowed with `self`.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), length) }
+    }
+}
+
+/// A page on which an encoder may stumble: repetitions near and far, short and long.
+fn repetitive(random: &mut Random) -> Page {
+    let mut page = Page::ZERO;
+    let mut at = 0;
+    while at < PAGE_SIZE {
+        let longest = [4, 20, 60, 700][random.below(4)];
+        let end = (at + 1 + random.below(longest)).min(PAGE_SIZE);
+        let near = [8, 70, PAGE_SIZE][random.below(3)];
+        if at > 0 && random.below(3) > 0 {
+            let distance = 1 + random.below(near.min(at));
+            (at..end).for_each(|i| page[i] = page[i - distance]);
+        } else {
+            page[at..end].fill_with(|| random.byte());
+        }
+        at = end;
+    }
+    page
+}
+
+fn all_pages(random: &mut Random) -> Vec<Page> {
+    let kinds = (0..4).flat_map(pages::one_of_each).map(|(_, page)| page);
+    (0..3000).map(|_| repetitive(random)).chain(kinds).collect()
+}
+
+/// Where in the page the matches of a block lie, and how many literals follow the last one.
+fn matches(block: &[u8]) -> (Vec<Range<usize>>, usize) {
+    let (mut matches, mut at, mut next) = (Vec::new(), 0, 0);
+    let length = |half: u8, next: &mut usize| {
+        let mut sum = usize::from(half);
+        let mut more = half == 15;
+        while more {
+            let byte = block[*next];
+            *next += 1;
+            sum += usize::from(byte);
+            more = byte == 255;
+        }
+        sum
+    };
+    loop {
+        let token = block[next];
+        next += 1;
+        let literals = length(token >> 4, &mut next);
+        next += literals;
+        at += literals;
+        if next == block.len() {
+            return (matches, literals);
+        }
+        next += 2;
+        let end = at + 4 + length(token & 15, &mut next);
+        matches.push(at..end);
+        at = end;
+    }
+}
+
+#[test]
+fn liblz4_reads_our_blocks_which_keep_the_rules_of_the_format() {
+    let mut scratch = Scratch::new();
+    let (mut out, mut longest) = ([0; LONGEST], 0);
+    for page in all_pages(&mut Random(1)) {
+        let length = Lz4.compress(&page, &mut out, &mut scratch);
+        let block = &out[..length.expect("no block is longer")];
+        longest = longest.max(block.len());
+
+        let (matches, literals) = matches(block);
+        if let Some(last) = matches.last() {
+            assert!(last.start <= PAGE_SIZE - 12, "the last match: {last:?}");
+            assert!(literals >= 5, "the block ends with {literals} literals");
+        }
+
+        let mut restored = Page::ZERO;
+        // SAFETY: both buffers are as long as is said.
+        let bytes = unsafe {
+            lz4_sys::LZ4_decompress_safe(
+                block.as_ptr().cast(),
+                restored.as_mut_ptr().cast(),
+                block.len() as i32,
+                PAGE_SIZE as i32,
+            )
+        };
+        assert_eq!(bytes, PAGE_SIZE as i32);
+        assert!(restored == page);
+    }
+    assert_eq!(longest, LONGEST, "a page of noise takes the most");
+}
+
+#[test]
+fn nothing_but_page_and_block_is_touched() {
+    let mut random = Random(2);
+    let mut scratch = Scratch::new();
+    let (mut page_memory, mut block_memory) = (Guarded::new(), Guarded::new());
+    for (i, page) in all_pages(&mut random).iter().enumerate() {
+        let at_end = i % 2 == 0;
+        let given: &mut PageBytes = page_memory.edge(PAGE_SIZE, at_end).try_into().unwrap();
+        given.copy_from_slice(&page[..]);
+        // More than a block needs, and what a store gives.
+        let room = [LONGEST + 64, 3800][i % 3 % 2];
+        let out = block_memory.edge(room, at_end);
+        let Some(length) = Lz4.compress(given, out, &mut scratch) else {
+            continue;
+        };
+        let block = out[..length].to_vec();
+        for damaged in 0..4 {
+            let block_here = block_memory.edge(length, damaged % 2 == 0);
+            block_here.copy_from_slice(&block);
+            for _ in 0..damaged {
+                block_here[random.below(length)] = random.byte();
+            }
+            let restored: &mut PageBytes = page_memory.edge(PAGE_SIZE, at_end).try_into().unwrap();
+            let result = Lz4.decompress(block_here, restored, &mut scratch);
+            assert!(damaged > 0 || result.is_ok() && restored[..] == page[..]);
+        }
+    }
+}
