@@ -39,6 +39,7 @@ pub mod plan;
 mod pool;
 mod stats;
 mod store;
+mod system;
 pub mod table;
 
 pub use error::{CreateError, ReadError, WriteError};

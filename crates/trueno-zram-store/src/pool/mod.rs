@@ -28,6 +28,7 @@ mod slab;
 use crate::Memory;
 use crate::error::WriteError;
 use crate::plan::{Growth, Plan};
+use crate::system::System;
 pub(crate) use class::{CLASS_COUNT, HUGE, OBJECT_MAX, SLAB_BYTES, class_of, slot_bytes};
 use slab::{NONE, Slabs};
 use std::io;
@@ -96,6 +97,8 @@ pub(crate) struct Pool {
     slabs: Slabs,
     arena_offset: usize,
     growth: Growth,
+    /// Asked before the reserve grows.
+    system: Option<System>,
     classes: [Mutex<u32>; CLASS_COUNT],
     free: Mutex<Free>,
     /// Slabs in the list `ready`, for looking without the lock.
@@ -131,6 +134,7 @@ impl Pool {
             slabs: Slabs::new(memory, plan.slabs)?,
             arena_offset: plan.arena_offset,
             growth,
+            system: matches!(growth, Growth::Reserve(_)).then(System::read),
             classes: std::array::from_fn(|_| Mutex::new(NONE)),
             free: Mutex::new(Free {
                 ready: NONE,
@@ -564,7 +568,8 @@ impl Pool {
     }
 
     /// Populates up to a MiB if the reserve is below its target, or gives one back if it is far
-    /// above. Returns whether there is more to do.
+    /// above. Returns whether there is more to do; an error where the system has no memory, in which
+    /// case it was not asked for any.
     pub fn maintain(&self, memory: &Memory) -> io::Result<bool> {
         let target = self.ready_target();
         if target == 0 {
@@ -572,8 +577,14 @@ impl Pool {
         }
         let ready = self.ready_count.load(Relaxed);
         if ready < target {
+            let spare = self.system.as_ref().map_or(u64::MAX, System::spare) / SLAB_BYTES as u64;
+            let wanted = MAINTAIN_SLABS.min(target - ready);
+            let count = u64::from(wanted).min(spare) as u32;
+            if count == 0 {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
             return self
-                .add_ready(memory, MAINTAIN_SLABS.min(target - ready))
+                .add_ready(memory, count)
                 .map(|added| added && self.ready_count.load(Relaxed) < target);
         }
         for _ in 0..MAINTAIN_SLABS {
