@@ -121,7 +121,7 @@ pub(super) fn encode(page: &PageBytes, out: &mut [u8], table: &mut Table) -> usi
         table[hash(here)] = (at - 2) as u16;
     }
     // SAFETY: a token, the literals and what extends their number: see BLOCK_MAX.
-    let end = unsafe { last_literals(page, done, to) };
+    let end = unsafe { many_literals(&page[done..], 0, to) };
     // SAFETY: both lie in `out`.
     unsafe { end.offset_from(start) as usize }
 }
@@ -193,15 +193,6 @@ unsafe fn many_literals(literals: &[u8], low: usize, mut to: *mut u8) -> *mut u8
         to.copy_from_nonoverlapping(literals.as_ptr(), literals.len());
         to.add(literals.len())
     }
-}
-
-/// Writes the last sequence, of which there is only the literals. Returns where it ends.
-///
-/// # Safety
-/// - It fits at `to`.
-unsafe fn last_literals(page: &PageBytes, done: usize, to: *mut u8) -> *mut u8 {
-    // SAFETY: as the caller promises.
-    unsafe { many_literals(&page[done..], 0, to) }
 }
 
 /// Writes the bytes that add up to `more`. Returns where they end.
