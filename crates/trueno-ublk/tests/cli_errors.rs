@@ -154,55 +154,52 @@ fn no_root() {
     );
 }
 
-#[test]
-fn no_ublk_and_no_fuse() {
+/// What `create` says where `/dev` holds nothing but `null` and what `make` puts there; none where
+/// this process cannot change its `/dev`.
+fn refusal_with_bare_dev(make: &str) -> Option<String> {
     let unshare = Command::new("unshare").args(["-m", "true"]).status();
     if !can(
         "root with mount namespaces",
         rooted() && unshare.is_ok_and(|s| s.success()),
     ) {
-        return;
+        return None;
     }
-    // A /dev in which there is neither driver.
-    let script =
-        "mount -t tmpfs none /dev && mknod /dev/null c 1 3 && exec \"$0\" create --size 1G";
+    let script = format!(
+        "mount -t tmpfs none /dev && mknod /dev/null c 1 3 && {make} && \
+         exec \"$0\" create --size 1G"
+    );
     let bench = Bench::new();
     let output = Command::new("unshare")
-        .args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_trueno-ublk")])
+        .args(["-m", "sh", "-c"])
+        .args([&script, env!("CARGO_BIN_EXE_trueno-ublk")])
         .env("TRUENO_RUN_DIR", bench.run_dir())
         .output()
         .unwrap();
     let sentence = refusal(&output, 1);
+    assert!(bench.left_behind().is_empty());
+    Some(sentence)
+}
+
+#[test]
+fn no_ublk_and_no_fuse() {
+    let Some(sentence) = refusal_with_bare_dev("true") else {
+        return;
+    };
     assert!(
         sentence.contains("ublk") && sentence.contains("/dev/fuse"),
         "{sentence}"
     );
-    assert!(bench.left_behind().is_empty());
 }
 
 /// A driver that is there and not for us is no reason to give up: the other transport is asked.
 #[test]
 fn a_ublk_driver_that_cannot_be_opened_is_passed_over() {
-    let unshare = Command::new("unshare").args(["-m", "true"]).status();
-    if !can(
-        "root with mount namespaces",
-        rooted() && unshare.is_ok_and(|s| s.success()),
-    ) {
+    let Some(sentence) = refusal_with_bare_dev("mkdir /dev/ublk-control") else {
         return;
-    }
-    let script = "mount -t tmpfs none /dev && mknod /dev/null c 1 3 && mkdir /dev/ublk-control \
-                  && exec \"$0\" create --size 1G";
-    let bench = Bench::new();
-    let output = Command::new("unshare")
-        .args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_trueno-ublk")])
-        .env("TRUENO_RUN_DIR", bench.run_dir())
-        .output()
-        .unwrap();
-    let sentence = refusal(&output, 1);
+    };
     for word in ["cannot open /dev/ublk-control", "/dev/fuse"] {
         assert!(sentence.contains(word), "{sentence}");
     }
-    assert!(bench.left_behind().is_empty());
 }
 
 #[test]
