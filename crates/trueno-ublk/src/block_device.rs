@@ -79,7 +79,7 @@ impl BlockDevice {
         // are, same-filled ones excepted. A store has at least one codec, if only to read with.
         let (codec, choice) = match codec_for(compressor.algorithm()) {
             Ok(Some(codec)) => (codec, Choice::Codec(0)),
-            _ => (Arc::new(Lz4) as Arc<dyn Codec>, Choice::Raw),
+            _ => (Arc::new(Lz4::new()) as Arc<dyn Codec>, Choice::Raw),
         };
         let mut config = Config::new(size, codec);
         config.selector = Arc::new(EntropySelector::new(threshold, choice));

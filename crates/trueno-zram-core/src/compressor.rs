@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::codec::codec_on;
 use crate::codec::same::page_same_filled_on;
 use crate::isa::Isa;
 use crate::{
@@ -73,7 +74,7 @@ impl CompressorBuilder {
             Backend::Forced(backend) => Isa::new(backend).ok_or(Error::Backend(backend))?,
             Backend::AtMost(backend) => Isa::at_most(backend),
         };
-        let codec = Ok(codec_for(self.algorithm)?);
+        let codec = Ok(codec_on(isa, self.algorithm)?);
         Ok(Compressor {
             algorithm: self.algorithm,
             isa,
@@ -95,9 +96,9 @@ impl Default for CompressorBuilder {
 /// that the algorithm does not make smaller stays as it is.
 ///
 /// # What the backend decides
-/// The search for same-filled pages. LZ4 is the same code on every backend, and so is Zstandard,
-/// which is libzstd's; a page of one word is always filled with the best vectors there are. The
-/// bytes that come out are the same in any case.
+/// The search for same-filled pages, and compression with LZ4. LZ4 is restored by the same code on
+/// every backend; Zstandard is libzstd, which looks at the CPU itself; a page of one word is always
+/// filled with the best vectors there are. The bytes that come out are the same in any case.
 pub struct Compressor {
     algorithm: Algorithm,
     isa: Isa,

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use crate::PageBytes;
+use crate::codec::lz4::encode::Table;
 #[cfg(target_arch = "aarch64")]
 use crate::simd::neon::Neon;
 use crate::simd::scalar::Scalar;
@@ -18,7 +19,7 @@ use std::fmt;
 pub enum SimdBackend {
     /// Plain 64-bit words: on every CPU.
     Scalar,
-    /// x86-64 with AVX2.
+    /// x86-64 with AVX2, and BMI1, BMI2 and LZCNT, which came with it.
     Avx2,
     /// x86-64 with AVX-512 F, BW and VL.
     Avx512,
@@ -122,6 +123,20 @@ impl Isa {
             Isa::Avx512(v) => v.page_repeats(page, word),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(v) => v.page_repeats(page, word),
+        }
+    }
+
+    /// Writes the LZ4 block of `page` to `out`, which has room for the longest, and returns its
+    /// length.
+    pub(crate) fn encode_lz4(self, page: &PageBytes, out: &mut [u8], table: &mut Table) -> usize {
+        match self {
+            Isa::Scalar(v) => v.encode_lz4(page, out, table),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(v) => v.encode_lz4(page, out, table),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(v) => v.encode_lz4(page, out, table),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(v) => v.encode_lz4(page, out, table),
         }
     }
 

@@ -7,7 +7,7 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 use std::ops::Range;
-use trueno_zram_core::{Algorithm, Compressor, PAGE_SIZE, Page, SimdBackend};
+use trueno_zram_core::{Algorithm, Compressor, PAGE_SIZE, Page, Scratch, SimdBackend};
 
 #[test]
 fn the_search_for_same_filled_pages_uses_the_vectors_of_its_backend() {
@@ -32,11 +32,47 @@ fn the_search_for_same_filled_pages_uses_the_vectors_of_its_backend() {
     }
 }
 
+#[test]
+fn lz4_compares_with_the_vectors_of_its_backend() {
+    // A match every 64 bytes, for each of which there is at least one comparison.
+    let mut page = Page::ZERO;
+    for (i, line) in page.as_chunks_mut::<64>().0.iter_mut().enumerate() {
+        line[40..].fill(i as u8);
+    }
+    for backend in SimdBackend::ALL
+        .into_iter()
+        .filter(|backend| backend.is_available())
+    {
+        let builder = Compressor::builder()
+            .algorithm(Algorithm::Lz4)
+            .backend(backend);
+        let compressor = builder.build().unwrap();
+        let mut scratch = Scratch::new();
+        compressor.prepare(&mut scratch);
+        let mut out = [0; 2 * PAGE_SIZE];
+        let widths = vector_widths(|| {
+            assert!(
+                compressor
+                    .compress_into(&page, &mut out, &mut scratch)
+                    .is_some()
+            );
+        });
+        match backend {
+            SimdBackend::Scalar => assert_eq!((widths.ymm, widths.zmm), (0, 0)),
+            SimdBackend::Avx2 => assert!(widths.ymm >= 60 && widths.evex == 0, "{widths:?}"),
+            SimdBackend::Avx512 => assert!(widths.evex >= 60, "{widths:?}"),
+            other => panic!("{other} on x86-64"),
+        }
+    }
+}
+
 /// Instructions of this binary by the width of their vectors.
 #[derive(Debug, Default)]
 struct Widths {
     ymm: usize,
     zmm: usize,
+    /// Those that only AVX-512 has, of any width.
+    evex: usize,
 }
 
 /// Runs `work` in a child process and looks at every instruction. It must not allocate or lock:
@@ -74,6 +110,7 @@ fn vector_widths(work: impl FnOnce()) -> Widths {
             // Intel SDM volume 2, sections 2.3 and 2.7: in 64-bit mode these first bytes mean VEX
             // and EVEX and nothing else, and the length of the vector is in bit 2 of the last byte
             // of the VEX prefix, or in bits 5 and 6 of the last of the EVEX prefix.
+            widths.evex += usize::from(word.to_le_bytes()[0] == 0x62);
             match word.to_le_bytes() {
                 [0xc5, last, ..] | [0xc4, _, last, ..] if last & 4 != 0 => widths.ymm += 1,
                 [0x62, _, _, last, ..] if last & 0x60 == 0x20 => widths.ymm += 1,

@@ -5,7 +5,7 @@ mod pages;
 
 use std::ops::Range;
 use trueno_zram_core::codec::lz4::Lz4;
-use trueno_zram_core::{Codec, PAGE_SIZE, Page, PageBytes, Scratch};
+use trueno_zram_core::{Codec, Compressor, PAGE_SIZE, Page, PageBytes, Scratch, SimdBackend};
 
 /// The longest block: a page of literals.
 const LONGEST: usize = 1 + (PAGE_SIZE - 15) / 255 + 1 + PAGE_SIZE;
@@ -74,6 +74,12 @@ fn repetitive(random: &mut Random) -> Page {
     page
 }
 
+/// A compressor for each backend that this CPU has.
+fn backends() -> Vec<Compressor> {
+    let of = |backend| Compressor::builder().backend(backend).build();
+    SimdBackend::ALL.into_iter().flat_map(of).collect()
+}
+
 fn all_pages(random: &mut Random) -> Vec<Page> {
     let kinds = (0..4).flat_map(pages::one_of_each).map(|(_, page)| page);
     (0..3000).map(|_| repetitive(random)).chain(kinds).collect()
@@ -114,7 +120,7 @@ fn liblz4_reads_our_blocks_which_keep_the_rules_of_the_format() {
     let mut scratch = Scratch::new();
     let (mut out, mut longest) = ([0; LONGEST], 0);
     for page in all_pages(&mut Random(1)) {
-        let length = Lz4.compress(&page, &mut out, &mut scratch);
+        let length = Lz4::new().compress(&page, &mut out, &mut scratch);
         let block = &out[..length.expect("no block is longer")];
         longest = longest.max(block.len());
 
@@ -141,7 +147,24 @@ fn liblz4_reads_our_blocks_which_keep_the_rules_of_the_format() {
 }
 
 #[test]
+fn a_block_is_the_same_on_every_backend() {
+    let mut scratch = Scratch::new();
+    let backends = backends();
+    for page in all_pages(&mut Random(3)) {
+        let blocks: Vec<_> = (backends.iter())
+            .map(|compressor| {
+                let mut out = [0; LONGEST];
+                let length = compressor.compress_into(&page, &mut out, &mut scratch);
+                out[..length.expect("no block is longer")].to_vec()
+            })
+            .collect();
+        assert!(blocks.iter().all(|block| *block == blocks[0]));
+    }
+}
+
+#[test]
 fn nothing_but_page_and_block_is_touched() {
+    let backends = backends();
     let mut random = Random(2);
     let mut scratch = Scratch::new();
     let (mut page_memory, mut block_memory) = (Guarded::new(), Guarded::new());
@@ -152,7 +175,8 @@ fn nothing_but_page_and_block_is_touched() {
         // More than a block needs, and what a store gives.
         let room = [LONGEST + 64, 3800][i % 3 % 2];
         let out = block_memory.edge(room, at_end);
-        let Some(length) = Lz4.compress(given, out, &mut scratch) else {
+        let compressor = &backends[i / 6 % backends.len()];
+        let Some(length) = compressor.compress_into(given, out, &mut scratch) else {
             continue;
         };
         let block = out[..length].to_vec();
@@ -163,7 +187,7 @@ fn nothing_but_page_and_block_is_touched() {
                 block_here[random.below(length)] = random.byte();
             }
             let restored: &mut PageBytes = page_memory.edge(PAGE_SIZE, at_end).try_into().unwrap();
-            let result = Lz4.decompress(block_here, restored, &mut scratch);
+            let result = Lz4::new().decompress(block_here, restored, &mut scratch);
             assert!(damaged > 0 || result.is_ok() && restored[..] == page[..]);
         }
     }

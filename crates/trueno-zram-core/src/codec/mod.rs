@@ -12,6 +12,7 @@ pub mod zstd;
 
 pub use scratch::Scratch;
 
+use crate::isa::Isa;
 use crate::{Algorithm, Error, PageBytes};
 use std::sync::Arc;
 
@@ -150,10 +151,15 @@ fn batch_slots(pages: usize, out: &mut [u8], lengths: usize) -> impl Iterator<It
 /// [`Error::Unsupported`] for an algorithm that has no codec in this crate, [`Error::Level`] for a
 /// level that Zstandard does not have.
 pub fn codec_for(algorithm: Algorithm) -> Result<Option<Arc<dyn Codec>>, Error> {
+    codec_on(Isa::best(), algorithm)
+}
+
+/// The same, on an instruction set that this CPU has.
+pub(crate) fn codec_on(isa: Isa, algorithm: Algorithm) -> Result<Option<Arc<dyn Codec>>, Error> {
     match algorithm {
         Algorithm::None => Ok(None),
         Algorithm::SameFill => Ok(Some(Arc::new(same::Same))),
-        Algorithm::Lz4 => Ok(Some(Arc::new(lz4::Lz4))),
+        Algorithm::Lz4 => Ok(Some(Arc::new(lz4::Lz4::on(isa)))),
         Algorithm::Zstd { level } => Ok(Some(Arc::new(zstd::Zstd::new(level)?))),
         Algorithm::Lz4Hc | Algorithm::Adaptive => Err(Error::Unsupported(algorithm)),
     }

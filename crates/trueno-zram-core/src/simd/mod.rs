@@ -1,6 +1,6 @@
 //! The few loops over a page that are our own, compiled once for each instruction set.
 //!
-//! An algorithm ([`same`]) is written once over [`vector::Vector`]. A file named after an
+//! An algorithm ([`same`], the encoder of LZ4) is written once over [`vector::Vector`]. A file named after an
 //! instruction set implements the trait, and compiles the whole loop in a function with that target
 //! feature, so that the operations are inlined into it.
 
@@ -12,4 +12,4 @@ pub(crate) mod avx512;
 pub(crate) mod neon;
 mod same;
 pub(crate) mod scalar;
-mod vector;
+pub(crate) mod vector;

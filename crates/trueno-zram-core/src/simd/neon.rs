@@ -1,7 +1,11 @@
 //! NEON: vectors of 16 bytes.
 
-use super::{same, vector::Vector};
+use super::{
+    same,
+    vector::{REACH, Vector},
+};
 use crate::PageBytes;
+use crate::codec::lz4::encode::{self, Table};
 use std::arch::aarch64::*;
 
 /// Proof that this CPU has NEON: only [`Neon::new`] makes one.
@@ -26,6 +30,15 @@ impl Neon {
     pub(crate) fn fill_page(self, page: &mut PageBytes, word: u64) {
         // Every target of this architecture that we build for has NEON from the start.
         same::fill_page(page, word);
+    }
+
+    pub(crate) fn encode_lz4(self, page: &PageBytes, out: &mut [u8], table: &mut Table) -> usize {
+        #[target_feature(enable = "neon")]
+        fn compiled(v: Neon, page: &PageBytes, out: &mut [u8], table: &mut Table) -> usize {
+            encode::encode(v, page, out, table)
+        }
+        // SAFETY: `self` exists, so this CPU has NEON.
+        unsafe { compiled(self, page, out, table) }
     }
 }
 
@@ -67,5 +80,24 @@ impl Vector for Neon {
     fn is_zero(self, a: uint64x2_t) -> bool {
         // SAFETY: `self` exists, so this CPU has NEON.
         unsafe { vmaxvq_u32(vreinterpretq_u32_u64(a)) == 0 }
+    }
+
+    #[inline(always)]
+    fn agree(self, a: &[u8; REACH], b: &[u8; REACH]) -> usize {
+        let mut agreed = 0;
+        for (a, b) in a.as_chunks::<16>().0.iter().zip(b.as_chunks::<16>().0) {
+            // SAFETY: `self` exists, so this CPU has NEON; `a` and `b` are 16 readable bytes, and a
+            // load of bytes asks for no alignment. The shift leaves four bits of each byte.
+            let differ = unsafe {
+                let equal = vceqq_u8(vld1q_u8(a.as_ptr()), vld1q_u8(b.as_ptr()));
+                let four_bits = vshrn_n_u16::<4>(vreinterpretq_u16_u8(equal));
+                !vget_lane_u64::<0>(vreinterpret_u64_u8(four_bits))
+            };
+            if differ != 0 {
+                return agreed + differ.trailing_zeros() as usize / 4;
+            }
+            agreed += 16;
+        }
+        agreed
     }
 }

@@ -2,8 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use super::{same, vector::Vector};
+use super::{
+    same,
+    vector::{REACH, Vector},
+};
 use crate::PageBytes;
+use crate::codec::lz4::encode::{self, Table};
 
 /// Every CPU has it.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +20,10 @@ impl Scalar {
 
     pub(crate) fn fill_page(self, page: &mut PageBytes, word: u64) {
         same::fill_page(page, word);
+    }
+
+    pub(crate) fn encode_lz4(self, page: &PageBytes, out: &mut [u8], table: &mut Table) -> usize {
+        encode::encode(self, page, out, table)
     }
 }
 
@@ -51,5 +59,19 @@ impl Vector for Scalar {
     #[inline(always)]
     fn is_zero(self, a: u64) -> bool {
         a == 0
+    }
+
+    #[inline(always)]
+    fn agree(self, a: &[u8; REACH], b: &[u8; REACH]) -> usize {
+        let (a, b) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+        let mut agreed = 0;
+        for (a, b) in a.iter().zip(b) {
+            let differ = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+            if differ != 0 {
+                return agreed + differ.trailing_zeros() as usize / 8;
+            }
+            agreed += 8;
+        }
+        agreed
     }
 }

@@ -4,6 +4,9 @@
 
 use crate::PageBytes;
 
+/// How many bytes [`Vector::agree`] looks at.
+pub(crate) const REACH: usize = 32;
+
 /// An instruction set. A value of this type exists only where the CPU has it, which is what makes
 /// the methods safe. All of them are `#[inline(always)]`: they must end up within a function that
 /// is compiled with the target feature.
@@ -25,4 +28,7 @@ pub(crate) trait Vector: Copy {
     fn or(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
     /// Whether no bit is set.
     fn is_zero(self, a: Self::Lanes) -> bool;
+
+    /// How many bytes agree before the first that differ.
+    fn agree(self, a: &[u8; REACH], b: &[u8; REACH]) -> usize;
 }

@@ -34,9 +34,12 @@ const WIDE: usize = 16;
 /// literals, an offset and a byte for the length, with 16 bytes read from behind the token.
 const BLOCK_MARGIN: usize = 18;
 
-/// How far it stays away from the end of the page: 14 literals, and a short match with what
-/// it writes beyond, are less.
-const PAGE_MARGIN: usize = 48;
+/// How far it stays away from the end of the page: 14 literals, and [`LONG`] bytes of a match, are
+/// less.
+const PAGE_MARGIN: usize = 96;
+
+/// What is copied of a long match without asking how long it is.
+const LONG: usize = 64;
 
 /// Matches that begin less than 8 bytes back, by that distance: what repeats, as a mask of the 8
 /// bytes found there, the factor that repeats it in 8 bytes, and after how many bytes a word begins
@@ -91,9 +94,9 @@ fn common(block: &[u8], next: usize, page: &mut PageBytes, at: usize) -> (usize,
     // of a length are read by `more`, which goes no further than the block. So offset and length
     // lie at most 3 bytes behind `last`. All that is written lies within PAGE_MARGIN from `to`: 16
     // bytes of literals; 14 literals and then 3 words at most 8 apart. Longer literals and matches
-    // are checked to end at `page_last`, and reach at most 15 bytes beyond; a short match behind
-    // long literals, 24. A match is read from the page's start on, as is checked, and not beyond what
-    // may be written. The page is initialised memory, so all of it may be read, and it is ours.
+    // are checked to end at `page_last`, and reach at most 15 or LONG bytes beyond; a short match
+    // behind long literals, 24. A match is read from the page's start on, as is checked, and not
+    // beyond what may be written. The page is initialised memory, so all of it may be read, and it is ours.
     unsafe {
         let last = block_start.add(last);
         let page_last = page_start.add(PAGE_SIZE - PAGE_MARGIN);
@@ -143,13 +146,25 @@ fn common(block: &[u8], next: usize, page: &mut PageBytes, at: usize) -> (usize,
                 if page_last.offset_from(target) < length as isize {
                     break;
                 }
-                extend(source, target, distance, length);
+                if distance >= LONG / 2 {
+                    copy::<{ LONG / 2 }>(source, target);
+                    copy::<{ LONG / 2 }>(source.add(LONG / 2), target.add(LONG / 2));
+                    if length > LONG {
+                        let (source, target) = (source.add(LONG), target.add(LONG));
+                        extend(source, target, distance, length - LONG);
+                    }
+                } else {
+                    extend(source, target, distance, length);
+                }
                 from = end;
                 to = target.add(length);
             } else {
                 if distance >= 8 {
+                    // What is not needed is taken from elsewhere: there it might just have been
+                    // written, and a load waits for that.
+                    let second = if length > 4 { source.add(8) } else { from };
                     copy::<8>(source, target);
-                    copy::<8>(source.add(8), target.add(8));
+                    copy::<8>(second, target.add(8));
                     copy::<2>(source.add(16), target.add(16));
                 } else {
                     let (word, step) = pattern(source, distance);
@@ -200,8 +215,8 @@ unsafe fn pattern(source: *const u8, distance: usize) -> (u64, usize) {
 #[inline(always)]
 unsafe fn extend(source: *const u8, target: *mut u8, distance: usize, length: usize) {
     let mut done = 0;
-    // SAFETY: `done` is below `length` where a copy of up to 16 bytes begins. The pattern is read
-    // from before `source` + 8, which `length`, at least 19, is behind.
+    // SAFETY: `done` is below `length` where a copy of up to 16 bytes begins. A pattern is read from
+    // before `source` + 8, which lies before `target` + 15.
     unsafe {
         if distance >= WIDE {
             while done < length {

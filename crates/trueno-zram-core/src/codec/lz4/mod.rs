@@ -6,22 +6,43 @@
 //!
 //! Encoder (`encode.rs`) and decoder (`decode.rs`) are written for exactly a page: positions have 16
 //! bits, there is no state but a table that is cleared for each page, and copies that may move more
-//! than asked do so within bounds that are known from the start. The decoder reads bytes that may
+//! than asked do so within bounds that are known from the start. The encoder is compiled for each
+//! instruction set; the decoder gains nothing from that. The decoder reads bytes that may
 //! have been damaged or forged: only the copies of its common case are unsafe, below bounds that are
 //! checked where they stand.
 
 #![deny(unsafe_code)] // Encoder and decoder are allowed it, for what is said there.
 
 mod decode;
-mod encode;
+pub(crate) mod encode;
 
 use super::{Codec, CodecId, Scratch};
+use crate::isa::Isa;
 use crate::{Error, PageBytes};
 pub(super) use encode::{BLOCK_MAX, Table};
 
 /// The LZ4 codec.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Lz4;
+#[derive(Clone, Copy, Debug)]
+pub struct Lz4 {
+    isa: Isa,
+}
+
+impl Lz4 {
+    /// The codec on the best backend of this CPU. Blocks are the same on every backend.
+    pub fn new() -> Lz4 {
+        Lz4::on(Isa::best())
+    }
+
+    pub(crate) fn on(isa: Isa) -> Lz4 {
+        Lz4 { isa }
+    }
+}
+
+impl Default for Lz4 {
+    fn default() -> Lz4 {
+        Lz4::new()
+    }
+}
 
 impl Codec for Lz4 {
     fn id(&self) -> CodecId {
@@ -35,7 +56,7 @@ impl Codec for Lz4 {
 
     fn compress(&self, page: &PageBytes, out: &mut [u8], scratch: &mut Scratch) -> Option<usize> {
         let table = scratch.lz4.get_or_insert_with(Table::boxed);
-        (scratch.staging).compress(BLOCK_MAX, out, |out| encode::encode(page, out, table))
+        (scratch.staging).compress(BLOCK_MAX, out, |out| self.isa.encode_lz4(page, out, table))
     }
 
     fn decompress(
