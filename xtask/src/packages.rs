@@ -41,6 +41,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mkfs.xfs", "xfsprogs"),
     ("xfs_repair", "xfsprogs"),
     ("cc", "gcc libc6-dev"),
+    ("c++", "g++"),
 ];
 
 /// Make sure that `programs` are here, installing the missing ones where that is possible.
