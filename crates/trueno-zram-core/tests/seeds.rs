@@ -46,13 +46,7 @@ fn made_inputs_have_every_property() {
     let mut random = Random(1);
     let mut scratch = Scratch::new();
     let mut out = [0; 2 * PAGE_SIZE];
-    // An emulator takes 50 times as long.
-    let rounds = if cfg!(target_arch = "x86_64") {
-        400
-    } else {
-        60
-    };
-    for round in 0..rounds {
+    for round in 0..400 {
         let mut program = vec![0; 1 + random.below(60)];
         program.fill_with(|| random.below(256) as u8);
         for (name, _) in properties::ALL {
