@@ -1,7 +1,7 @@
 //! What has to pass before a change lands.
 
 use crate::test::{self, Tier};
-use crate::{packages, process, tidy, workspace};
+use crate::{fuzz, packages, process, tidy, workspace};
 use anyhow::{Context as _, Result};
 use std::process::Command;
 use std::time::Instant;
@@ -13,10 +13,20 @@ pub struct Args {
     tier: Tier,
 }
 
+/// How long each fuzz target runs: all of them on two processors take a minute.
+const FUZZ_SECONDS: u32 = 20;
+
 /// The `ci` task: the quick checks first.
 pub fn run(args: &Args) -> Result<()> {
     packages::ensure(&["cc"])?;
-    step("format", || cargo(&["fmt", "--all", "--check"], &[]))?;
+    step("format", || {
+        cargo(&["fmt", "--all", "--check"], &[])?;
+        // A workspace of its own.
+        cargo(
+            &["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"],
+            &[],
+        )
+    })?;
     step("tidy", tidy::run)?;
     let clippy = [
         "clippy",
@@ -34,6 +44,7 @@ pub fn run(args: &Args) -> Result<()> {
         "--document-private-items",
     ];
     step("docs", || cargo(&doc, &[("RUSTDOCFLAGS", "-D warnings")]))?;
+    step("fuzz", || fuzz::run(&fuzz::Args::all_for(FUZZ_SECONDS)))?;
     step("test", || test::run(&test::Args::up_to(args.tier)))
 }
 

@@ -5,6 +5,7 @@ mod accel;
 mod ci;
 mod corpus;
 mod cpio;
+mod fuzz;
 mod guest_bins;
 mod initramfs;
 mod kernel;
@@ -34,6 +35,8 @@ enum Task {
     Tidy,
     /// What has to pass before a change lands: format, lints, docs, tidy, tests
     Ci(ci::Args),
+    /// Look for inputs for which a property of the codecs does not hold
+    Fuzz(fuzz::Args),
     /// Page samples of real programs
     #[command(subcommand)]
     Corpus(corpus::Task),
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::Vm(args) => vm::run(&args),
         Task::Tidy => tidy::run(),
         Task::Ci(args) => ci::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Corpus(task) => corpus::run(&task),
     };
     match done {

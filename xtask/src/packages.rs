@@ -20,6 +20,9 @@ pub const FOR_GUESTS: &[&str] = &[
     "setpriv",
 ];
 
+/// Debian's compiler, with the standard library of its other architecture.
+const ARM64_RUSTC: &str = "rustc:arm64";
+
 /// Program, package. A program that is not here bears its package's name.
 const PACKAGES: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
@@ -41,6 +44,13 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mkfs.xfs", "xfsprogs"),
     ("xfs_repair", "xfsprogs"),
     ("cc", "gcc libc6-dev"),
+    ("c++", "g++"),
+    (ARM64_RUSTC, "rustc-web libstd-rust-web-dev:arm64"),
+    (
+        "aarch64-linux-gnu-gcc",
+        "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    ),
+    ("qemu-aarch64-static", "qemu-user-static"),
 ];
 
 /// Make sure that `programs` are here, installing the missing ones where that is possible.
@@ -59,8 +69,13 @@ pub fn ensure(programs: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if !may_install() {
         bail!(
-            "missing {}; as root on Debian: apt-get install {list}",
-            missing.join(", ")
+            "missing {}; as root on Debian: {}apt-get install {list}",
+            missing.join(", "),
+            if list.contains(":arm64") {
+                "dpkg --add-architecture arm64; apt-get update; "
+            } else {
+                ""
+            }
         );
     }
     eprintln!("installing {list}");
@@ -84,6 +99,9 @@ pub fn busybox() -> Option<PathBuf> {
 fn present(program: &str) -> bool {
     match program {
         "busybox" => busybox().is_some(),
+        ARM64_RUSTC => ["bin/rustc", "lib/rustlib/aarch64-unknown-linux-gnu/lib"]
+            .iter()
+            .all(|path| Path::new("/usr").join(path).exists()),
         _ => process::which(program).is_some(),
     }
 }
@@ -116,6 +134,9 @@ fn install(packages: &[&str]) -> Result<()> {
             .args(args);
         process::output(&mut command)
     };
+    if packages.iter().any(|package| package.ends_with(":arm64")) {
+        process::output(Command::new("dpkg").args(["--add-architecture", "arm64"]))?;
+    }
     apt(&["update"])?;
     let mut args = vec!["install", "--no-install-recommends"];
     args.extend(packages);

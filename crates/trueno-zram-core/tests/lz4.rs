@@ -1,8 +1,10 @@
 //! Our LZ4 blocks are what the format allows, liblz4 reads them, and neither encoder nor decoder
 //! touches memory that is not theirs.
 
+mod guarded;
 mod pages;
 
+use guarded::Guarded;
 use std::ops::Range;
 use trueno_zram_core::codec::lz4::Lz4;
 use trueno_zram_core::{Codec, Compressor, PAGE_SIZE, Page, PageBytes, Scratch, SimdBackend};
@@ -23,35 +25,6 @@ impl Random {
 
     fn byte(&mut self) -> u8 {
         self.below(256) as u8
-    }
-}
-
-/// Two pages of memory, between pages that nobody may touch.
-struct Guarded(*mut u8);
-
-impl Guarded {
-    const BYTES: usize = 2 * PAGE_SIZE;
-
-    fn new() -> Guarded {
-        let bytes = Guarded::BYTES + 2 * PAGE_SIZE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: a new mapping, which no other pointer leads to; its middle is then opened.
-        unsafe {
-            let start = libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0);
-            assert_ne!(start, libc::MAP_FAILED);
-            let middle = start.add(PAGE_SIZE);
-            let open = libc::PROT_READ | libc::PROT_WRITE;
-            assert_eq!(libc::mprotect(middle, Guarded::BYTES, open), 0);
-            Guarded(middle.cast())
-        }
-    }
-
-    /// The first or last `length` bytes.
-    fn edge(&mut self, length: usize, at_end: bool) -> &mut [u8] {
-        assert!(length <= Guarded::BYTES);
-        let start = if at_end { Guarded::BYTES - length } else { 0 };
-        // SAFETY: inside the middle, which is never unmapped, and borrowed with `self`.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), length) }
     }
 }
 

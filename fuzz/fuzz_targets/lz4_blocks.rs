@@ -1,0 +1,5 @@
+//! The property `lz4_blocks`, see `crates/trueno-zram-core/tests/properties`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| trueno_zram_fuzz::check("lz4_blocks", input));

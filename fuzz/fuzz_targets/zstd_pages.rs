@@ -1,0 +1,5 @@
+//! The property `zstd_pages`, see `crates/trueno-zram-core/tests/properties`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| trueno_zram_fuzz::check("zstd_pages", input));
