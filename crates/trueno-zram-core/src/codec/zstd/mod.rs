@@ -1,0 +1,155 @@
+//! Zstandard, for exactly one page.
+//!
+//! # Format
+//! ```text
+//! fewer than 4096 bytes   the content of one compressed block (RFC 8878, section 3.1.1.3): a literals
+//!                         section and a sequences section
+//! 4096 bytes              the page itself, which did not get smaller
+//! ```
+//! Frame header and block header are left out, since the page-table entry says what they would: where
+//! the block ends, and that it restores 4096 bytes. A block may refer to the entropy tables of
+//! [`dictionary`] in place of its own, which makes it smaller and faster to read. To restore it
+//! elsewhere, put these before it and give it to any Zstandard library with that dictionary:
+//!
+//! ```text
+//! 28 b5 2f fd   the magic number of a frame
+//! 00 10         its header: nothing but a window of 4096 bytes
+//! 3 bytes       block header, little endian: 1 (the last) | 2 << 1 (compressed) | length << 3
+//! ```
+//!
+//! # Who does what
+//! Levels 1 to 3 are compressed by our own encoder ([`encode`], [`search`], [`huffman`],
+//! [`sequences`]), the others by libzstd; everything is restored by libzstd ([`libzstd`]). Whatever
+//! the bytes are: libzstd takes them for hostile, and what comes out is a whole page or an error.
+
+#![deny(unsafe_code)] // `libzstd` is allowed it, for the calls.
+
+mod bits;
+mod encode;
+mod fse;
+mod huffman;
+mod libzstd;
+mod logarithm;
+mod search;
+mod sequences;
+mod shared;
+
+pub use shared::dictionary;
+
+use super::{Codec, CodecId, Scratch};
+use crate::{Error, PAGE_SIZE, PageBytes};
+use std::fmt;
+use std::ops::RangeInclusive;
+
+/// The Zstandard codec at one level. It restores blocks of every level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Zstd {
+    level: i32,
+}
+
+impl Zstd {
+    /// The levels; 0, which libzstd takes for "the default", is not one. libzstd goes far below
+    /// −7, to blocks that LZ4 makes smaller in less time.
+    pub const LEVELS: RangeInclusive<i32> = -7..=22;
+
+    /// The codec at `level`, or [`Error::Level`].
+    pub fn new(level: i32) -> Result<Zstd, Error> {
+        if level == 0 || !Zstd::LEVELS.contains(&level) {
+            return Err(Error::Level(level));
+        }
+        Ok(Zstd { level })
+    }
+
+    /// The level.
+    pub fn level(self) -> i32 {
+        self.level
+    }
+}
+
+impl Codec for Zstd {
+    fn id(&self) -> CodecId {
+        CodecId::Zstd
+    }
+
+    fn prepare(&self, scratch: &mut Scratch) {
+        match encode::Plan::of(self.level) {
+            Some(_) => drop(scratch.zstd.own()),
+            None => drop(scratch.zstd.theirs(self.level)),
+        }
+        scratch.zstd.decoder();
+    }
+
+    fn compress(&self, page: &PageBytes, out: &mut [u8], scratch: &mut Scratch) -> Option<usize> {
+        let block = match encode::Plan::of(self.level) {
+            Some(plan) => scratch.zstd.own().encode(page, plan),
+            None => scratch.zstd.theirs(self.level).encode(page),
+        };
+        out.get_mut(..block.len())?.copy_from_slice(block);
+        Some(block.len())
+    }
+
+    fn decompress(
+        &self,
+        block: &[u8],
+        page: &mut PageBytes,
+        scratch: &mut Scratch,
+    ) -> Result<(), Error> {
+        decompress(block, page, scratch)
+    }
+}
+
+/// Restores a page from a block of any level.
+pub(super) fn decompress(
+    block: &[u8],
+    page: &mut PageBytes,
+    scratch: &mut Scratch,
+) -> Result<(), Error> {
+    if block.len() >= PAGE_SIZE {
+        *page = *<&PageBytes>::try_from(block).map_err(|_| Error::Corrupt)?;
+        return Ok(());
+    }
+    match scratch.zstd.decoder().decode(block, page) {
+        Some(PAGE_SIZE) => Ok(()),
+        _ => Err(Error::Corrupt),
+    }
+}
+
+/// What one worker has made of it so far.
+#[derive(Default)]
+pub(super) struct Contexts {
+    own: Option<Box<encode::Encoder>>,
+    theirs: Vec<libzstd::Encoder>,
+    decoder: Option<libzstd::Decoder>,
+}
+
+impl Contexts {
+    /// Our encoder; the first call makes it.
+    fn own(&mut self) -> &mut encode::Encoder {
+        self.own.get_or_insert_with(encode::Encoder::boxed)
+    }
+
+    /// libzstd's encoder of `level`; the first call makes it.
+    fn theirs(&mut self, level: i32) -> &mut libzstd::Encoder {
+        let at = (self.theirs.iter()).position(|encoder| encoder.level() == level);
+        let at = at.unwrap_or_else(|| {
+            self.theirs.push(libzstd::Encoder::new(level));
+            self.theirs.len() - 1
+        });
+        &mut self.theirs[at]
+    }
+
+    /// The decoder; the first call makes it.
+    fn decoder(&mut self) -> &mut libzstd::Decoder {
+        self.decoder.get_or_insert_with(libzstd::Decoder::new)
+    }
+}
+
+impl fmt::Debug for Contexts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Contexts")
+            .field("own", &self.own.is_some())
+            .field("libzstd", &self.theirs)
+            .field("decoder", &self.decoder.is_some())
+            .finish()
+    }
+}
