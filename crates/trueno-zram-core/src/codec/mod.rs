@@ -25,7 +25,7 @@ pub enum CodecId {
     Same = 1,
     /// A standard LZ4 block ([`lz4`]).
     Lz4 = 2,
-    /// A Zstandard frame without magic number ([`zstd`]).
+    /// The content of one block of Zstandard ([`zstd`]).
     Zstd = 3,
 }
 

@@ -25,9 +25,9 @@ impl Plan {
     /// The plan of a level; `None` for those that are libzstd's.
     pub(super) fn of(level: i32) -> Option<Plan> {
         let (effort, literal_margin, sequence_margin) = match level {
-            1 => (Effort::Fast, 256, 128),
-            2 => (Effort::Double, 256, 128),
-            3 => (Effort::Thorough, 128, 96),
+            1 => (Effort::Fast, 192, 96),
+            2 => (Effort::Double, 192, 96),
+            3 => (Effort::Thorough, 112, 56),
             _ => return None,
         };
         Some(Plan {

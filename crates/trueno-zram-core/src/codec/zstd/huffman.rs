@@ -196,7 +196,7 @@ fn histogram(bytes: &[u8]) -> [u16; 256] {
 /// that Shannon gives it, ⌈log2 total / count⌉, or as many as are allowed. Where that leaves codes
 /// unused, those get shorter by one that gain most for what they take; where it takes more than
 /// there are, those get longer that lose least. That is within some 0.03 % of the best there is.
-fn lengths_of(counts: &[u16; 256], total: u32) -> [u8; 256] {
+pub(super) fn lengths_of(counts: &[u16; 256], total: u32) -> [u8; 256] {
     /// Codes with the same number of bits are told apart this finely.
     const STEPS: usize = 32;
 

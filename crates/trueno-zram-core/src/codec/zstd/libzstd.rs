@@ -22,7 +22,7 @@ const FRAME: [u8; 2] = [0, 0x10];
 const HEADERS: usize = FRAME.len() + 3;
 /// In the header of a block: it is the last, and of which kind it is.
 const LAST: u32 = 1;
-const RAW: u32 = 0 << 1 | LAST;
+const RAW: u32 = LAST;
 const REPEATED: u32 = 1 << 1 | LAST;
 const COMPRESSED: u32 = 2 << 1 | LAST;
 

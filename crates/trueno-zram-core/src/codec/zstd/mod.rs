@@ -18,9 +18,9 @@
 //! ```
 //!
 //! # Who does what
-//! Levels 1 to 3 are compressed by our own encoder ([`encode`], [`search`], [`huffman`],
-//! [`sequences`]), the others by libzstd; everything is restored by libzstd ([`libzstd`]). Whatever
-//! the bytes are: libzstd takes them for hostile, and what comes out is a whole page or an error.
+//! Levels 1 to 3 are compressed by our own encoder (`encode.rs`: a search, and the coders for what it
+//! finds), the others by libzstd; everything is restored by libzstd (`libzstd.rs`). Whatever the bytes
+//! are: libzstd takes them for hostile, and what comes out is a whole page or an error.
 
 #![deny(unsafe_code)] // `libzstd` is allowed it, for the calls.
 

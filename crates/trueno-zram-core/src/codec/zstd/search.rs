@@ -34,7 +34,7 @@ type Table = [u16; 1 << HASH_BITS];
 /// How thorough the search is.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Effort {
-    /// One table, of six bytes.
+    /// One table, of five bytes.
     Fast,
     /// Two tables, of five and of eight bytes.
     Double,
@@ -50,10 +50,15 @@ pub(super) struct Search {
     literals: [u8; PAGE_SIZE + WIDE],
     literal_count: usize,
     pub(super) sequences: Sequences,
+}
+
+/// How far the search is. Apart, so that it stays in registers.
+struct Progress {
     /// Everything before is in a sequence.
     done: usize,
     /// The offset of the last match, and that before it.
     offsets: [usize; 2],
+    literal_count: usize,
 }
 
 /// The repeated offsets at the start of a block, as the format has them.
@@ -89,8 +94,6 @@ impl Search {
             literals: [0; PAGE_SIZE + WIDE],
             literal_count: 0,
             sequences: Sequences::new(),
-            done: 0,
-            offsets: OFFSETS,
         }
     }
 
@@ -102,18 +105,20 @@ impl Search {
     pub(super) fn run(&mut self, page: &PageBytes, effort: Effort) {
         self.text[FRONT..FRONT + PAGE_SIZE].copy_from_slice(page);
         self.short.fill(0);
-        self.literal_count = 0;
         self.sequences.clear();
-        self.done = 0;
-        self.offsets = OFFSETS;
+        let mut progress = Progress {
+            done: 0,
+            offsets: OFFSETS,
+            literal_count: 0,
+        };
         match effort {
-            Effort::Fast => self.fast::<6>(),
-            Effort::Double => self.double::<5>(),
-            Effort::Thorough => self.double::<4>(),
+            Effort::Fast => self.fast::<5>(&mut progress),
+            Effort::Double => self.double::<5>(&mut progress),
+            Effort::Thorough => self.double::<4>(&mut progress),
         }
-        let rest = &page[self.done..];
-        self.literals[self.literal_count..][..rest.len()].copy_from_slice(rest);
-        self.literal_count += rest.len();
+        let rest = &page[progress.done..];
+        self.literals[progress.literal_count..][..rest.len()].copy_from_slice(rest);
+        self.literal_count = progress.literal_count + rest.len();
     }
 
     /// Eight bytes from `at` on.
@@ -142,11 +147,14 @@ impl Search {
     /// Whether an offset is repeated that is cheap to name: the last one at the position after `at`,
     /// or at the end of a match, where it cannot go on, the one before at once.
     #[inline(always)]
-    fn repeated(&self, at: usize) -> Match {
-        let is_behind_match = at == self.done;
+    fn repeated(&self, at: usize, progress: &Progress) -> Match {
+        let is_behind_match = at == progress.done;
         let begin = at + usize::from(!is_behind_match);
-        let offset = select_unpredictable(is_behind_match, self.offsets[1], self.offsets[0]);
-        let from = begin - offset.min(begin);
+        let offset =
+            select_unpredictable(is_behind_match, progress.offsets[1], progress.offsets[0]);
+        // No offset is larger: they are of earlier matches, or 1 from position 1 on, or 4 behind a match.
+        debug_assert!(offset <= begin);
+        let from = begin.wrapping_sub(offset);
         Match {
             begin,
             from,
@@ -155,7 +163,7 @@ impl Search {
     }
 
     #[inline(always)]
-    fn fast<const SHORT: u32>(&mut self) {
+    fn fast<const SHORT: u32>(&mut self, progress: &mut Progress) {
         /// After 2^this positions without a match the steps get longer.
         const PATIENCE: u32 = 7;
         let mut at = 1;
@@ -168,7 +176,7 @@ impl Search {
                 let here = self.word(at);
                 let from = replace(&mut self.short, hash::<SHORT>(here), at);
                 let differ = here ^ self.word(from);
-                let repeated = self.repeated(at);
+                let repeated = self.repeated(at, progress);
                 let is_repeated = begins_alike(repeated.differ);
                 if is_repeated | begins_alike(differ) {
                     break Match {
@@ -180,7 +188,7 @@ impl Search {
                 at += patience >> PATIENCE;
                 patience += 1;
             };
-            at = self.take(found);
+            at = self.take(found, progress);
             if at > LAST {
                 break;
             }
@@ -190,7 +198,7 @@ impl Search {
     }
 
     #[inline(always)]
-    fn double<const SHORT: u32>(&mut self) {
+    fn double<const SHORT: u32>(&mut self, progress: &mut Progress) {
         /// As above; who asks for more ratio has more.
         const PATIENCE: u32 = 8;
         self.long.fill(0);
@@ -206,7 +214,7 @@ impl Search {
                 let long = replace(&mut self.long, hash::<8>(here), at);
                 let short_differ = here ^ self.word(short);
                 let long_differ = here ^ self.word(long);
-                let repeated = self.repeated(at);
+                let repeated = self.repeated(at, progress);
                 let is_repeated = begins_alike(repeated.differ);
                 if is_repeated | begins_alike(short_differ) | (long_differ == 0) {
                     if long_differ == 0 && repeated.differ != 0 {
@@ -239,7 +247,7 @@ impl Search {
                 patience += 1;
             };
             let near_begin = at + 2;
-            at = self.take(found);
+            at = self.take(found, progress);
             if at > LAST {
                 break;
             }
@@ -253,7 +261,7 @@ impl Search {
 
     /// Extends a match to both sides, notes it and the literals before it, and returns its end.
     #[inline(always)]
-    fn take(&mut self, found: Match) -> usize {
+    fn take(&mut self, found: Match, progress: &mut Progress) -> usize {
         let Match {
             begin,
             from,
@@ -279,20 +287,20 @@ impl Search {
         let offset = begin - from;
         let before = self.word_before(begin) ^ self.word_before(from);
         let before = before.leading_zeros() as usize / 8;
-        let begin = begin - before.min(begin - self.done).min(from);
+        let begin = begin - before.min(begin - progress.done).min(from);
 
-        let count = begin - self.done;
-        let literals = &self.text[FRONT + (self.done & INDEX_MASK)..];
-        let room = &mut self.literals[self.literal_count % PAGE_SIZE..];
+        let count = begin - progress.done;
+        let literals = &self.text[FRONT + (progress.done & INDEX_MASK)..];
+        let room = &mut self.literals[progress.literal_count % PAGE_SIZE..];
         room[..WIDE].copy_from_slice(&literals[..WIDE]);
         if count > WIDE {
             room[..count].copy_from_slice(&literals[..count]);
         }
-        self.literal_count += count;
+        progress.literal_count += count;
 
         // Behind no literals the format counts differently: the last offset cannot be meant.
         let is_behind_match = count == 0;
-        let [last, one_before] = self.offsets;
+        let [last, one_before] = progress.offsets;
         let is_last = (offset == last) & !is_behind_match;
         let name = select_unpredictable(
             offset == one_before,
@@ -300,10 +308,10 @@ impl Search {
             offset + 3,
         );
         let name = select_unpredictable(is_last, 1, name);
-        self.offsets = [offset, select_unpredictable(is_last, one_before, last)];
+        progress.offsets = [offset, select_unpredictable(is_last, one_before, last)];
         debug_assert!(end - begin >= MATCH_MIN);
         self.sequences.push(count, name, end - begin);
-        self.done = end;
+        progress.done = end;
         end
     }
 }

@@ -101,6 +101,12 @@ impl Sequences {
         self.counts = [[0; fse::SYMBOLS]; 3];
     }
 
+    /// How often each code occurs: of literals, offsets, lengths.
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> &[[u16; fse::SYMBOLS]; 3] {
+        &self.counts
+    }
+
     /// Adds a sequence: so many literals, then a match of `length` bytes. `offset` is as the format
     /// has it: 1 to 3 for one that is repeated, else 3 more than the distance.
     #[inline(always)]
@@ -163,9 +169,10 @@ impl Sequences {
             let shift = 6 - 2 * part;
             let (mut in_shared, mut in_own) = (0, WEIGHT[count]);
             let (mut used, mut code_max) = (0, 0);
-            for code in 0..KINDS[part] {
-                let count = usize::from(counts[code]);
-                in_shared += count as u32 * shared.costs[part][code];
+            let costs = &shared.costs[part][..KINDS[part]];
+            for (code, (&count, cost)) in counts.iter().zip(costs).enumerate() {
+                let count = usize::from(count);
+                in_shared += count as u32 * cost;
                 in_own -= WEIGHT[count];
                 used += u32::from(count > 0);
                 code_max = if count > 0 { code } else { code_max };
