@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! --pages N     of each file, evenly chosen runs of 16 neighbours       1024
+//!               (from every second run: dictionaries learn from the others)
 //! --rounds N    of which the median counts                              9
 //! --csv FILE    the record                         target/bench/pages.csv
 //! --again       besides, what a page costs over and over: no branch is a surprise then
@@ -24,6 +25,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use trueno_zram_core::codec::same::{fill_page_word, page_same_filled};
+use trueno_zram_core::codec::zstd::{Dictionary, Zstd};
 use trueno_zram_core::{Algorithm, Codec, PAGE_SIZE, Page, PageBytes, Scratch, codec_for};
 
 unsafe extern "C" {
@@ -101,6 +103,8 @@ struct Program {
     name: String,
     /// Those that no word fills.
     pages: Vec<Page>,
+    /// Pages to learn from, from runs that are not among those.
+    samples: Vec<Page>,
     same: usize,
 }
 
@@ -118,13 +122,26 @@ fn load(path: &Path, wanted: usize) -> Result<Program, String> {
         return Err(format!("no page to compress in {}", path.display()));
     }
     let runs: Vec<&[&PageBytes]> = rest.chunks(RUN).collect();
-    let count = runs.len().min(wanted.div_ceil(RUN));
-    let chosen = (0..count).map(|i| runs[i * runs.len() / count]);
-    let pages = chosen.flat_map(|run| run.iter());
+    // Every second run may be measured; dictionaries learn from the others.
+    let pairs: Vec<&[&[&PageBytes]]> = runs.chunks_exact(2).collect();
+    let count = pairs.len().min(wanted.div_ceil(RUN));
+    let chosen = |half: usize| -> Vec<Page> {
+        let runs = (0..count).map(|i| pairs[i * pairs.len() / count][half]);
+        let pages = runs.flat_map(|run| run.iter()).take(wanted);
+        pages.map(|page| Page(**page)).collect()
+    };
+    if count == 0 {
+        return Err(format!(
+            "fewer than {} pages in {}",
+            2 * RUN,
+            path.display()
+        ));
+    }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(Program {
         name: name.split('.').next().unwrap_or_default().to_owned(),
-        pages: pages.take(wanted).map(|page| Page(**page)).collect(),
+        pages: chosen(0),
+        samples: chosen(1),
         same: same.len(),
     })
 }
@@ -151,6 +168,8 @@ fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
 /// One that compresses and restores; blocks have at most [`BLOCK_MAX`] bytes.
 trait Contestant {
     fn name(&self) -> &str;
+    /// Looks at other pages of the program before its own turn, if it learns from pages.
+    fn learn(&mut self, _samples: &[Page]) {}
     fn compress(&mut self, page: &PageBytes, out: &mut [u8]) -> usize;
     fn restore(&mut self, block: &[u8], page: &mut PageBytes);
 }
@@ -188,6 +207,53 @@ impl Contestant for Ours {
     }
     fn restore(&mut self, block: &[u8], page: &mut PageBytes) {
         self.codec
+            .decompress(block, page, &mut self.scratch)
+            .expect("our own block");
+    }
+}
+
+/// With a dictionary of 64 KiB that is learnt from pages of the same program, which are not among
+/// those measured.
+struct WithDictionary {
+    name: &'static str,
+    level: i32,
+    codec: Option<std::sync::Arc<dyn Codec>>,
+    scratch: Scratch,
+}
+
+impl WithDictionary {
+    fn boxed(name: &'static str, level: i32) -> Box<dyn Contestant> {
+        Box::new(WithDictionary {
+            name,
+            level,
+            codec: None,
+            scratch: Scratch::new(),
+        })
+    }
+}
+
+impl Contestant for WithDictionary {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn learn(&mut self, samples: &[Page]) {
+        let samples = samples.iter().map(|page| &**page);
+        let dictionary = Dictionary::train(samples, 64 * 1024).expect("enough pages");
+        let zstd = Zstd::new(self.level).expect("a level");
+        let codec = zstd.with_dictionary(std::sync::Arc::new(dictionary));
+        self.scratch = Scratch::new();
+        codec.prepare(&mut self.scratch);
+        self.codec = Some(std::sync::Arc::new(codec));
+    }
+    fn compress(&mut self, page: &PageBytes, out: &mut [u8]) -> usize {
+        let codec = self.codec.as_ref().expect("it has learnt");
+        codec
+            .compress(page, out, &mut self.scratch)
+            .expect("it fits into two pages")
+    }
+    fn restore(&mut self, block: &[u8], page: &mut PageBytes) {
+        let codec = self.codec.as_ref().expect("it has learnt");
+        codec
             .decompress(block, page, &mut self.scratch)
             .expect("our own block");
     }
@@ -319,6 +385,7 @@ fn contestants() -> Vec<Box<dyn Contestant>> {
         Ours::boxed("zstd1 ours", Algorithm::Zstd1),
         ZstdC::boxed("zstd3 C", 3),
         Ours::boxed("zstd3 ours", Algorithm::Zstd3),
+        WithDictionary::boxed("zstd1 dict", 1),
     ]
 }
 
@@ -359,6 +426,7 @@ fn measure(program: &Program, all: &mut [Box<dyn Contestant>], rounds: usize) ->
     let mut out = vec![0; BLOCK_MAX];
     let mut page = Page::boxed();
     for (one, blocks) in all.iter_mut().zip(&mut blocks) {
+        one.learn(&program.samples);
         for original in pages {
             let length = one.compress(original, &mut out);
             let block = out[..length].to_vec();

@@ -51,7 +51,7 @@ impl CodecId {
         match self {
             CodecId::Same => same::decompress(block, page),
             CodecId::Lz4 => lz4::decompress(block, page),
-            CodecId::Zstd => zstd::decompress(block, page, scratch),
+            CodecId::Zstd => zstd::decompress(block, page, scratch, None),
         }
     }
 }

@@ -224,7 +224,7 @@ mod tests {
                     if i + 1 == symbols {
                         1
                     } else {
-                        (random() % 300 >> (random() % (shape + 1))) as u16
+                        ((random() % 300) >> (random() % (shape + 1))) as u16
                     }
                 })
                 .collect();

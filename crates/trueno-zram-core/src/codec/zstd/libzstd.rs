@@ -12,7 +12,7 @@ use crate::{PAGE_SIZE, PageBytes};
 use std::ffi::{c_int, c_void};
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use zstd_safe::zstd_sys as sys;
 
 /// What stands before the content of a compressed block in a frame without magic number: a header of
@@ -32,6 +32,7 @@ const FRAME_MAX: usize = PAGE_SIZE + (PAGE_SIZE >> 8) + ((128 * 1024 - PAGE_SIZE
 /// A static compression context: `context` lies at the start of `_workspace`.
 pub(super) struct Encoder {
     level: i32,
+    dictionary: Option<Arc<ForCompression>>,
     frame: Box<[u8; FRAME_MAX]>,
     context: NonNull<sys::ZSTD_CCtx>,
     _workspace: Workspace,
@@ -44,10 +45,11 @@ unsafe impl Send for Encoder {}
 unsafe impl Sync for Encoder {}
 
 impl Encoder {
-    pub(super) fn new(level: i32) -> Encoder {
+    pub(super) fn new(level: i32, dictionary: Option<Arc<ForCompression>>) -> Encoder {
+        let dictionary_bytes = dictionary.as_ref().map_or(0, |d| d.bytes);
         // SAFETY: both functions only compute.
         let bytes = unsafe {
-            let parameters = sys::ZSTD_getCParams(level, PAGE_SIZE as u64, 0);
+            let parameters = sys::ZSTD_getCParams(level, PAGE_SIZE as u64, dictionary_bytes);
             sys::ZSTD_estimateCCtxSize_usingCParams(parameters)
         };
         let workspace = Workspace::new(checked(bytes));
@@ -67,8 +69,15 @@ impl Encoder {
             // SAFETY: `context` was initialised just above and its workspace is still there.
             checked(unsafe { sys::ZSTD_CCtx_setParameter(context.as_ptr(), parameter, value) });
         }
+        if let Some(dictionary) = &dictionary {
+            // SAFETY: as above; the dictionary lives as long as the encoder, which holds it.
+            checked(unsafe {
+                sys::ZSTD_CCtx_refCDict(context.as_ptr(), dictionary.start.as_ptr())
+            });
+        }
         Encoder {
             level,
+            dictionary,
             // Not zeros: those might be memory that the kernel has yet to hand out.
             frame: Box::new([0xff; FRAME_MAX]),
             context,
@@ -76,8 +85,14 @@ impl Encoder {
         }
     }
 
-    pub(super) fn level(&self) -> i32 {
-        self.level
+    /// Whether it is for this level and this dictionary.
+    pub(super) fn is_for(&self, level: i32, dictionary: Option<&Arc<ForCompression>>) -> bool {
+        let is_same = match (&self.dictionary, dictionary) {
+            (None, None) => true,
+            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+            _ => false,
+        };
+        self.level == level && is_same
     }
 
     /// Makes the block of `page`.
@@ -93,8 +108,12 @@ impl Encoder {
                 page.len(),
             )
         });
-        let [f0, f1, a, b, c] = *self.frame.first_chunk().expect("a frame is longer");
-        assert_eq!([f0, f1], FRAME, "libzstd writes the header it was told");
+        // The second byte is the window, larger with a dictionary. It matters to nobody.
+        let [descriptor, _, a, b, c] = *self.frame.first_chunk().expect("a frame is longer");
+        assert_eq!(
+            descriptor, FRAME[0],
+            "libzstd writes the header it was told"
+        );
         match u32::from_le_bytes([a, b, c, 0]) & 7 {
             COMPRESSED => &self.frame[HEADERS..length],
             REPEATED => {
@@ -123,7 +142,7 @@ impl fmt::Debug for Encoder {
 pub(super) struct Decoder {
     /// Where a block gets back what stands before it in a frame.
     frame: Box<[u8; HEADERS + PAGE_SIZE]>,
-    dictionary: &'static Dictionary,
+    shared: &'static ForRestoring,
     context: NonNull<sys::ZSTD_DCtx>,
     _workspace: Workspace,
 }
@@ -150,7 +169,7 @@ impl Decoder {
         frame[..FRAME.len()].copy_from_slice(&FRAME);
         Decoder {
             frame,
-            dictionary: Dictionary::shared(),
+            shared: ForRestoring::shared(),
             context,
             _workspace: workspace,
         }
@@ -158,13 +177,21 @@ impl Decoder {
 
     /// Decodes `block`, which is shorter than a page, into `page` and returns the bytes written, or
     /// `None` if it is damaged or holds more than a page.
-    pub(super) fn decode(&mut self, block: &[u8], page: &mut PageBytes) -> Option<usize> {
+    ///
+    /// The dictionary is the shared one if no other is given.
+    pub(super) fn decode(
+        &mut self,
+        block: &[u8],
+        page: &mut PageBytes,
+        dictionary: Option<&ForRestoring>,
+    ) -> Option<usize> {
+        let dictionary = dictionary.unwrap_or(self.shared);
         let length = HEADERS + block.len();
         let header = COMPRESSED | (block.len() as u32) << 3;
         self.frame[FRAME.len()..HEADERS].copy_from_slice(&header.to_le_bytes()[..3]);
         self.frame[HEADERS..length].copy_from_slice(block);
         // SAFETY: `context` was initialised in `new`, its workspace lives as long as `self`, and
-        // `&mut self` makes this its only use; the dictionary is never dropped nor written to; the
+        // `&mut self` makes this its only use; the dictionary is borrowed, and never written to; the
         // frame has `length` bytes, or the copy above had panicked, and the page is borrowed with its
         // length. libzstd takes the frame for hostile.
         let code = unsafe {
@@ -174,34 +201,37 @@ impl Decoder {
                 page.len(),
                 self.frame.as_ptr().cast(),
                 length,
-                self.dictionary.start.as_ptr(),
+                dictionary.start.as_ptr(),
             )
         };
         (!is_error(code)).then_some(code)
     }
 }
 
-/// The shared tables as libzstd's decoder wants them: made once, and only read from then on.
-struct Dictionary {
+/// A dictionary as libzstd's decoder wants it: made once, and only read from then on.
+pub(super) struct ForRestoring {
     start: NonNull<sys::ZSTD_DDict>,
     _workspace: Workspace,
 }
 
 // SAFETY: `start` points into `_workspace`, which this value owns, and nothing writes there.
-unsafe impl Send for Dictionary {}
+unsafe impl Send for ForRestoring {}
 // SAFETY: as above; zstd.h allows a digested dictionary to be used by several threads at a time.
-unsafe impl Sync for Dictionary {}
+unsafe impl Sync for ForRestoring {}
 
-impl Dictionary {
-    fn shared() -> &'static Dictionary {
-        static SHARED: OnceLock<Dictionary> = OnceLock::new();
-        SHARED.get_or_init(|| Dictionary::new(&shared::dictionary()))
+impl ForRestoring {
+    /// The shared tables.
+    fn shared() -> &'static ForRestoring {
+        static SHARED: OnceLock<ForRestoring> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            ForRestoring::new(&shared::dictionary()).expect("libzstd loads what its format allows")
+        })
     }
 
-    fn new(bytes: &[u8]) -> Dictionary {
-        let copied = sys::ZSTD_dictLoadMethod_e::ZSTD_dlm_byCopy;
+    /// `None` if `bytes` are no dictionary.
+    pub(super) fn new(bytes: &[u8]) -> Option<ForRestoring> {
         // SAFETY: the function only computes.
-        let size = unsafe { sys::ZSTD_estimateDDictSize(bytes.len(), copied) };
+        let size = unsafe { sys::ZSTD_estimateDDictSize(bytes.len(), COPIED) };
         let workspace = Workspace::new(size);
         // SAFETY: `workspace` is that many writable bytes, aligned to 8 as zstd.h asks, and is
         // given to this dictionary alone; `bytes` is borrowed with its length, and copied.
@@ -211,17 +241,62 @@ impl Dictionary {
                 workspace.bytes(),
                 bytes.as_ptr().cast(),
                 bytes.len(),
-                copied,
-                sys::ZSTD_dictContentType_e::ZSTD_dct_fullDict,
+                COPIED,
+                FULL,
             )
         };
-        Dictionary {
-            start: NonNull::new(start.cast_mut())
-                .expect("libzstd loads a dictionary of its format"),
+        Some(ForRestoring {
+            start: NonNull::new(start.cast_mut())?,
             _workspace: workspace,
-        }
+        })
     }
 }
+
+/// A dictionary as libzstd's encoder wants it at one level: made once, and only read from then on.
+pub(super) struct ForCompression {
+    start: NonNull<sys::ZSTD_CDict>,
+    bytes: usize,
+    _workspace: Workspace,
+}
+
+// SAFETY: as for `ForRestoring`.
+unsafe impl Send for ForCompression {}
+// SAFETY: as for `ForRestoring`.
+unsafe impl Sync for ForCompression {}
+
+impl ForCompression {
+    /// `None` if `bytes` are no dictionary.
+    pub(super) fn new(bytes: &[u8], level: i32) -> Option<ForCompression> {
+        // SAFETY: both functions only compute.
+        let (parameters, size) = unsafe {
+            let parameters = sys::ZSTD_getCParams(level, PAGE_SIZE as u64, bytes.len());
+            let size = sys::ZSTD_estimateCDictSize_advanced(bytes.len(), parameters, COPIED);
+            (parameters, size)
+        };
+        let workspace = Workspace::new(size);
+        // SAFETY: as for `ForRestoring`.
+        let start = unsafe {
+            sys::ZSTD_initStaticCDict(
+                workspace.start(),
+                workspace.bytes(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                COPIED,
+                FULL,
+                parameters,
+            )
+        };
+        Some(ForCompression {
+            start: NonNull::new(start.cast_mut())?,
+            bytes: bytes.len(),
+            _workspace: workspace,
+        })
+    }
+}
+
+const COPIED: sys::ZSTD_dictLoadMethod_e = sys::ZSTD_dictLoadMethod_e::ZSTD_dlm_byCopy;
+/// Entropy tables and content, as training makes them; bytes of another kind are refused.
+const FULL: sys::ZSTD_dictContentType_e = sys::ZSTD_dictContentType_e::ZSTD_dct_fullDict;
 
 /// `ZSTD_c_format` and `ZSTD_d_format`, which zstd.h defines as these.
 const FORMAT_OF_ENCODER: sys::ZSTD_cParameter = sys::ZSTD_cParameter::ZSTD_c_experimentalParam2;

@@ -13,9 +13,19 @@
 //!
 //! ```text
 //! 28 b5 2f fd   the magic number of a frame
-//! 00 10         its header: nothing but a window of 4096 bytes
+//! 00 10         its header: nothing but a window of 4096 bytes (00 70 with a larger dictionary)
 //! 3 bytes       block header, little endian: 1 (the last) | 2 << 1 (compressed) | length << 3
 //! ```
+//!
+//! # Blocks made with a dictionary
+//! A [`Dictionary`] of the caller's takes the place of the shared one. Such a block says so:
+//!
+//! ```text
+//! 4 bytes   little endian: bits 0 to 3 are 12, bits 4 to 31 the id of the dictionary
+//! then      the content of a block, as above
+//! ```
+//! No other block begins with a 12 in its lowest bits: that would be a header of three bytes for
+//! literals that are stored as they are, which only 4096 or more of them need.
 //!
 //! # Who does what
 //! Levels 1 to 3 are compressed by our own encoder (`encode.rs`: a search, and the coders for what it
@@ -25,6 +35,7 @@
 #![deny(unsafe_code)] // `libzstd` is allowed it, for the calls.
 
 mod bits;
+mod dictionary;
 mod encode;
 mod fse;
 mod huffman;
@@ -34,12 +45,14 @@ mod search;
 mod sequences;
 mod shared;
 
+pub use dictionary::{Dictionary, ZstdWithDictionary};
 pub use shared::dictionary;
 
 use super::{Codec, CodecId, Scratch};
 use crate::{Error, PAGE_SIZE, PageBytes};
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 /// The Zstandard codec at one level. It restores blocks of every level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +73,12 @@ impl Zstd {
         Ok(Zstd { level })
     }
 
+    /// The codec at this level with a dictionary, which all its users share. Every level is
+    /// libzstd's then.
+    pub fn with_dictionary(self, dictionary: Arc<Dictionary>) -> ZstdWithDictionary {
+        ZstdWithDictionary::new(self, dictionary)
+    }
+
     /// The level.
     pub fn level(self) -> i32 {
         self.level
@@ -73,8 +92,8 @@ impl Codec for Zstd {
 
     fn prepare(&self, scratch: &mut Scratch) {
         match encode::Plan::of(self.level) {
-            Some(_) => drop(scratch.zstd.own()),
-            None => drop(scratch.zstd.theirs(self.level)),
+            Some(_) => _ = scratch.zstd.own(),
+            None => _ = scratch.zstd.theirs(self.level, None),
         }
         scratch.zstd.decoder();
     }
@@ -82,7 +101,7 @@ impl Codec for Zstd {
     fn compress(&self, page: &PageBytes, out: &mut [u8], scratch: &mut Scratch) -> Option<usize> {
         let block = match encode::Plan::of(self.level) {
             Some(plan) => scratch.zstd.own().encode(page, plan),
-            None => scratch.zstd.theirs(self.level).encode(page),
+            None => scratch.zstd.theirs(self.level, None).encode(page),
         };
         out.get_mut(..block.len())?.copy_from_slice(block);
         Some(block.len())
@@ -94,24 +113,57 @@ impl Codec for Zstd {
         page: &mut PageBytes,
         scratch: &mut Scratch,
     ) -> Result<(), Error> {
-        decompress(block, page, scratch)
+        decompress(block, page, scratch, None)
     }
 }
 
-/// Restores a page from a block of any level.
+/// Restores a page from a block of any level, with `dictionary` if it was made with that, or with
+/// one that `scratch` knows if none is given.
 pub(super) fn decompress(
     block: &[u8],
     page: &mut PageBytes,
     scratch: &mut Scratch,
+    dictionary: Option<&Arc<Dictionary>>,
 ) -> Result<(), Error> {
     if block.len() >= PAGE_SIZE {
         *page = *<&PageBytes>::try_from(block).map_err(|_| Error::Corrupt)?;
         return Ok(());
     }
-    match scratch.zstd.decoder().decode(block, page) {
+    let contexts = &mut scratch.zstd;
+    let decoder = contexts.decoder.get_or_insert_with(libzstd::Decoder::new);
+    let length = match split_id(block) {
+        None => decoder.decode(block, page, None),
+        Some((id, content)) => {
+            let known = match dictionary {
+                Some(dictionary) => std::slice::from_ref(dictionary),
+                None => &contexts.dictionaries,
+            };
+            let Some(fitting) = known.iter().find(|dictionary| dictionary.id() == id) else {
+                let given = known.last().map(|dictionary| dictionary.id());
+                return Err(Error::Dictionary { block: id, given });
+            };
+            decoder.decode(content, page, Some(fitting.restoring()))
+        }
+    };
+    match length {
         Some(PAGE_SIZE) => Ok(()),
         _ => Err(Error::Corrupt),
     }
+}
+
+/// What the lowest four bits of a block are that was made with a dictionary.
+const WITH_DICTIONARY: u32 = 12;
+
+/// How such a block begins.
+fn prefix_of(id: u32) -> [u8; 4] {
+    (id << 4 | WITH_DICTIONARY).to_le_bytes()
+}
+
+/// The id of the dictionary that a block was made with, if it was, and what stands behind.
+fn split_id(block: &[u8]) -> Option<(u32, &[u8])> {
+    let (prefix, content) = block.split_first_chunk()?;
+    let prefix = u32::from_le_bytes(*prefix);
+    (prefix & 15 == WITH_DICTIONARY).then_some((prefix >> 4, content))
 }
 
 /// What one worker has made of it so far.
@@ -119,6 +171,8 @@ pub(super) fn decompress(
 pub(super) struct Contexts {
     own: Option<Box<encode::Encoder>>,
     theirs: Vec<libzstd::Encoder>,
+    /// Those that codecs have brought.
+    dictionaries: Vec<Arc<Dictionary>>,
     decoder: Option<libzstd::Decoder>,
 }
 
@@ -128,14 +182,30 @@ impl Contexts {
         self.own.get_or_insert_with(encode::Encoder::boxed)
     }
 
-    /// libzstd's encoder of `level`; the first call makes it.
-    fn theirs(&mut self, level: i32) -> &mut libzstd::Encoder {
-        let at = (self.theirs.iter()).position(|encoder| encoder.level() == level);
+    /// libzstd's encoder of `level`, with this dictionary; the first call makes it.
+    fn theirs(
+        &mut self,
+        level: i32,
+        dictionary: Option<&Arc<libzstd::ForCompression>>,
+    ) -> &mut libzstd::Encoder {
+        let at = (self.theirs.iter()).position(|encoder| encoder.is_for(level, dictionary));
         let at = at.unwrap_or_else(|| {
-            self.theirs.push(libzstd::Encoder::new(level));
+            let encoder = libzstd::Encoder::new(level, dictionary.cloned());
+            self.theirs.push(encoder);
             self.theirs.len() - 1
         });
         &mut self.theirs[at]
+    }
+
+    /// Keeps `dictionary` for blocks that ask for it by its id.
+    fn dictionary(&mut self, dictionary: &Arc<Dictionary>) {
+        if !self
+            .dictionaries
+            .iter()
+            .any(|known| known.id() == dictionary.id())
+        {
+            self.dictionaries.push(Arc::clone(dictionary));
+        }
     }
 
     /// The decoder; the first call makes it.
@@ -149,6 +219,7 @@ impl fmt::Debug for Contexts {
         f.debug_struct("Contexts")
             .field("own", &self.own.is_some())
             .field("libzstd", &self.theirs)
+            .field("dictionaries", &self.dictionaries)
             .field("decoder", &self.decoder.is_some())
             .finish()
     }
