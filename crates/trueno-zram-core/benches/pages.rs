@@ -9,11 +9,12 @@
 //! --pages N     of each file, evenly chosen runs of 16 neighbours       1024
 //!               (from every second run: dictionaries learn from the others)
 //! --rounds N    of which the median counts                              9
+//! --fastest     of each batch the fastest round counts, on a machine that does other work
 //! --csv FILE    the record                         target/bench/pages.csv
 //! --again       besides, what a page costs over and over: no branch is a surprise then
 //! ```
 //!
-//! Codecs take turns on batches of 256 pages, so that whatever else the machine does meets all of
+//! Codecs take turns on batches of 64 pages, so that whatever else the machine does meets all of
 //! them, each round beginning with another one. Pages that repeat one word are kept apart: no codec
 //! is needed for them. A page that does not shrink counts as a page. All have room for the longest
 //! block; with less, ours make it elsewhere and copy it, and liblz4 may end early.
@@ -33,7 +34,7 @@ unsafe extern "C" {
     fn LZ4_versionString() -> *const std::ffi::c_char;
 }
 
-const BATCH: usize = 256;
+const BATCH: usize = 64;
 const BLOCK_MAX: usize = 2 * PAGE_SIZE;
 /// Neighbours that are taken or left together.
 const RUN: usize = 16;
@@ -50,6 +51,7 @@ struct Options {
     rounds: usize,
     csv: PathBuf,
     again: bool,
+    fastest: bool,
     files: Vec<PathBuf>,
 }
 
@@ -60,6 +62,7 @@ fn options() -> Result<Options, String> {
         rounds: 9,
         csv: root.join("target/bench/pages.csv"),
         again: false,
+        fastest: false,
         files: Vec::new(),
     };
     let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench");
@@ -74,9 +77,10 @@ fn options() -> Result<Options, String> {
             "--rounds" => options.rounds = number(value()?)?,
             "--csv" => options.csv = value()?.into(),
             "--again" => options.again = true,
+            "--fastest" => options.fastest = true,
             flag if flag.starts_with('-') => {
                 return Err(format!(
-                    "no option {flag}; there are --pages, --rounds, --csv, --again"
+                    "no option {flag}; there are --pages, --rounds, --csv, --again, --fastest"
                 ));
             }
             file => options.files.push(file.into()),
@@ -420,8 +424,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// All contestants on the pages of one program.
-fn measure(program: &Program, all: &mut [Box<dyn Contestant>], rounds: usize) -> Vec<Figures> {
-    let pages = &program.pages;
+fn measure(program: &Program, all: &mut [Box<dyn Contestant>], options: &Options) -> Vec<Figures> {
+    let (pages, rounds) = (&program.pages, options.rounds);
     let mut blocks = vec![Vec::new(); all.len()];
     let mut out = vec![0; BLOCK_MAX];
     let mut page = Page::boxed();
@@ -435,40 +439,48 @@ fn measure(program: &Program, all: &mut [Box<dyn Contestant>], rounds: usize) ->
             blocks.push(block);
         }
     }
-    let mut times = vec![[Vec::new(), Vec::new()]; all.len()];
+    // By contestant, direction and batch, of each round.
+    let batches = pages.len().div_ceil(BATCH);
+    let mut times = vec![[(); 2].map(|()| vec![Vec::new(); batches]); all.len()];
     for round in 0..rounds {
-        let mut sums = vec![[0.0; 2]; all.len()];
-        for start in (0..pages.len()).step_by(BATCH) {
-            let batch = start..(start + BATCH).min(pages.len());
+        for (batch, start) in (0..pages.len()).step_by(BATCH).enumerate() {
+            let range = start..(start + BATCH).min(pages.len());
             for turn in 0..all.len() {
                 let who = (turn + round) % all.len();
                 let one = &mut all[who];
                 let begin = Instant::now();
-                for page in &pages[batch.clone()] {
+                for page in &pages[range.clone()] {
                     black_box(one.compress(black_box(page), &mut out));
                 }
-                sums[who][0] += begin.elapsed().as_nanos() as f64;
+                times[who][0][batch].push(begin.elapsed().as_nanos() as f64);
                 let begin = Instant::now();
-                for block in &blocks[who][batch.clone()] {
+                for block in &blocks[who][range.clone()] {
                     one.restore(black_box(block), &mut page);
                     black_box(&page);
                 }
-                sums[who][1] += begin.elapsed().as_nanos() as f64;
+                times[who][1][batch].push(begin.elapsed().as_nanos() as f64);
             }
         }
-        for (times, sums) in times.iter_mut().zip(sums) {
-            times[0].push(sums[0]);
-            times[1].push(sums[1]);
-        }
     }
+    let sum = |batches: Vec<Vec<f64>>| -> f64 {
+        if options.fastest {
+            let fastest = |rounds: &Vec<f64>| rounds.iter().copied().fold(f64::MAX, f64::min);
+            return batches.iter().map(fastest).sum();
+        }
+        median(
+            (0..rounds)
+                .map(|round| batches.iter().map(|batch| batch[round]).sum())
+                .collect(),
+        )
+    };
     let figures = blocks
         .iter()
         .zip(times)
         .map(|(blocks, [compress, restore])| Figures {
             pages: pages.len(),
             bytes: blocks.iter().map(|block| block.len().min(PAGE_SIZE)).sum(),
-            compress: median(compress),
-            restore: median(restore),
+            compress: sum(compress),
+            restore: sum(restore),
         });
     figures.collect()
 }
@@ -631,7 +643,7 @@ fn run() -> Result<(), String> {
     );
     let mut total = vec![Figures::default(); all.len()];
     for (program, path) in programs.iter().zip(&options.files) {
-        let figures = measure(program, &mut all, options.rounds);
+        let figures = measure(program, &mut all, &options);
         let title = format!(
             "{}: {} pages ({} same-filled ones left out)",
             program.name,
