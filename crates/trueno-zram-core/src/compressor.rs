@@ -139,8 +139,8 @@ impl Default for CompressorBuilder {
 /// that the algorithm does not make smaller stays as it is.
 ///
 /// # What the backend decides
-/// The search for same-filled pages. LZ4 is the same code on every backend, and so is Zstandard,
-/// which is libzstd's; a page of one word is always filled with the best vectors there are. The
+/// The search for same-filled pages. LZ4 and Zstandard are the same code on every backend; a page of
+/// one word is always filled with the best vectors there are. The
 /// bytes that come out are the same in any case.
 pub struct Compressor {
     algorithm: Algorithm,

@@ -295,6 +295,28 @@ fn our_zstd_encoder_is_read_by_libzstd_whatever_the_page() {
     assert!(sizes.len() > 15, "these were to be of all sizes: {sizes:?}");
 }
 
+/// The size of a literals section has ten bits in its header as long as there are fewer than 1024
+/// literals, and codes can make more of them than they were.
+#[test]
+fn zstd_literals_that_hardly_compress_are_no_trouble() {
+    let (mut scratch, noise) = (Scratch::new(), pages::one_of_each(6).pop().unwrap().1);
+    let codec = Zstd::new(1).unwrap();
+    for count in (16..300).chain(960..1040).chain([2000, 4000, 4090]) {
+        for kinds in 120..=256 {
+            let mut page = Page::ZERO;
+            for (to, from) in page[..count].iter_mut().zip(noise.iter()) {
+                *to = (usize::from(*from) * kinds / 256) as u8;
+            }
+            let (mut out, mut restored) = ([0; PAGE_SIZE], Page::ZERO);
+            let length = codec.compress(&page, &mut out, &mut scratch).unwrap();
+            let result = codec.decompress(&out[..length], &mut restored, &mut scratch);
+            assert_eq!(result, Ok(()), "{count} bytes of {kinds} kinds");
+            assert!(restored == page, "{count} bytes of {kinds} kinds");
+            assert!(length <= count + 20, "{count} bytes of {kinds} kinds");
+        }
+    }
+}
+
 #[test]
 fn names_without_a_codec_and_levels_out_of_range_are_errors() {
     for algorithm in [Algorithm::Lz4Hc, Algorithm::Adaptive] {

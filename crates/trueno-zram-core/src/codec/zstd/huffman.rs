@@ -100,9 +100,11 @@ fn coded(
     }
     let lengths = lengths_of(&counts, count as u32);
     let codes = codes_of(&lengths);
-    streams(Kind::Coded, &codes, literals, out, at, |out, at| {
+    let end = streams(Kind::Coded, &codes, literals, out, at, |out, at| {
         try_write_tree(&lengths, out, at)
-    })
+    })?;
+    // What it takes was an estimate, and the header has no room for the size of anything longer.
+    (end - at <= count).then_some(end)
 }
 
 /// Writes a section of coded literals: the header, what `describe` writes, and the streams.
@@ -424,6 +426,33 @@ mod tests {
         }
         let taken = &list[..2 * leaves.len() - 2];
         taken.iter().map(|(count, _)| count).sum()
+    }
+
+    /// The size in a header of three bytes has ten bits, and what codes take is estimated.
+    #[test]
+    fn a_section_is_never_much_longer_than_its_literals() {
+        let mut state = 11u64;
+        let mut random = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) as usize
+        };
+        let (shared, mut out) = (Shared::new(), [0; 2 * crate::PAGE_SIZE]);
+        for _ in 0..60_000 {
+            // As many bytes of one kind as make the rest, each a few times, just compress or not.
+            let count = 940 + random() % 84;
+            let (kinds, often) = (1 + random() % 256, random() % 400);
+            let spread = 1 + random() % 256;
+            let literals: Vec<u8> = (0..count)
+                .map(|i| match i < often {
+                    true => (random() % kinds) as u8,
+                    false => (random() % spread * 256 / spread) as u8,
+                })
+                .collect();
+            let end = write(&literals, &shared, 0, &mut out, 0);
+            assert!(end <= count + 2, "{count} literals take {end} bytes");
+        }
     }
 
     #[test]
