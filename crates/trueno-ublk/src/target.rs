@@ -251,7 +251,7 @@ mod tests {
     use trueno_zram_store::{Config, Memory};
 
     fn handler(size: u64) -> Handler {
-        let config = Config::new(size, Arc::new(Lz4));
+        let config = Config::new(size, Arc::new(Lz4::new()));
         let memory = Memory::anonymous(config.memory_bytes().unwrap()).unwrap();
         let store = Store::create(config, memory).unwrap();
         Target::new(Arc::new(store), 512).handler()

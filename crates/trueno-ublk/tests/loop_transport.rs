@@ -28,7 +28,7 @@ fn possible() -> bool {
 }
 
 fn target(block_size: u32) -> Arc<Target> {
-    let config = Config::new(SIZE, Arc::new(Lz4));
+    let config = Config::new(SIZE, Arc::new(Lz4::new()));
     let memory = Memory::anonymous(config.memory_bytes().unwrap()).unwrap();
     Arc::new(Target::new(
         Arc::new(Store::create(config, memory).unwrap()),

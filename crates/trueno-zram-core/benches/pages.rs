@@ -7,12 +7,14 @@
 //!
 //! ```text
 //! --pages N     of each file, evenly chosen runs of 16 neighbours       1024
+//!               (from every second run: dictionaries learn from the others)
 //! --rounds N    of which the median counts                              9
+//! --fastest     of each batch the fastest round counts, on a machine that does other work
 //! --csv FILE    the record                         target/bench/pages.csv
 //! --again       besides, what a page costs over and over: no branch is a surprise then
 //! ```
 //!
-//! Codecs take turns on batches of 256 pages, so that whatever else the machine does meets all of
+//! Codecs take turns on batches of 64 pages, so that whatever else the machine does meets all of
 //! them, each round beginning with another one. Pages that repeat one word are kept apart: no codec
 //! is needed for them. A page that does not shrink counts as a page. All have room for the longest
 //! block; with less, ours make it elsewhere and copy it, and liblz4 may end early.
@@ -24,6 +26,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use trueno_zram_core::codec::same::{fill_page_word, page_same_filled};
+use trueno_zram_core::codec::zstd::{Dictionary, Zstd};
 use trueno_zram_core::{Algorithm, Codec, PAGE_SIZE, Page, PageBytes, Scratch, codec_for};
 
 unsafe extern "C" {
@@ -31,7 +34,7 @@ unsafe extern "C" {
     fn LZ4_versionString() -> *const std::ffi::c_char;
 }
 
-const BATCH: usize = 256;
+const BATCH: usize = 64;
 const BLOCK_MAX: usize = 2 * PAGE_SIZE;
 /// Neighbours that are taken or left together.
 const RUN: usize = 16;
@@ -48,6 +51,7 @@ struct Options {
     rounds: usize,
     csv: PathBuf,
     again: bool,
+    fastest: bool,
     files: Vec<PathBuf>,
 }
 
@@ -58,6 +62,7 @@ fn options() -> Result<Options, String> {
         rounds: 9,
         csv: root.join("target/bench/pages.csv"),
         again: false,
+        fastest: false,
         files: Vec::new(),
     };
     let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench");
@@ -72,9 +77,10 @@ fn options() -> Result<Options, String> {
             "--rounds" => options.rounds = number(value()?)?,
             "--csv" => options.csv = value()?.into(),
             "--again" => options.again = true,
+            "--fastest" => options.fastest = true,
             flag if flag.starts_with('-') => {
                 return Err(format!(
-                    "no option {flag}; there are --pages, --rounds, --csv, --again"
+                    "no option {flag}; there are --pages, --rounds, --csv, --again, --fastest"
                 ));
             }
             file => options.files.push(file.into()),
@@ -101,6 +107,8 @@ struct Program {
     name: String,
     /// Those that no word fills.
     pages: Vec<Page>,
+    /// Pages to learn from, from runs that are not among those.
+    samples: Vec<Page>,
     same: usize,
 }
 
@@ -118,13 +126,26 @@ fn load(path: &Path, wanted: usize) -> Result<Program, String> {
         return Err(format!("no page to compress in {}", path.display()));
     }
     let runs: Vec<&[&PageBytes]> = rest.chunks(RUN).collect();
-    let count = runs.len().min(wanted.div_ceil(RUN));
-    let chosen = (0..count).map(|i| runs[i * runs.len() / count]);
-    let pages = chosen.flat_map(|run| run.iter());
+    // Every second run may be measured; dictionaries learn from the others.
+    let pairs: Vec<&[&[&PageBytes]]> = runs.chunks_exact(2).collect();
+    let count = pairs.len().min(wanted.div_ceil(RUN));
+    let chosen = |half: usize| -> Vec<Page> {
+        let runs = (0..count).map(|i| pairs[i * pairs.len() / count][half]);
+        let pages = runs.flat_map(|run| run.iter()).take(wanted);
+        pages.map(|page| Page(**page)).collect()
+    };
+    if count == 0 {
+        return Err(format!(
+            "fewer than {} pages in {}",
+            2 * RUN,
+            path.display()
+        ));
+    }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(Program {
         name: name.split('.').next().unwrap_or_default().to_owned(),
-        pages: pages.take(wanted).map(|page| Page(**page)).collect(),
+        pages: chosen(0),
+        samples: chosen(1),
         same: same.len(),
     })
 }
@@ -151,6 +172,8 @@ fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
 /// One that compresses and restores; blocks have at most [`BLOCK_MAX`] bytes.
 trait Contestant {
     fn name(&self) -> &str;
+    /// Looks at other pages of the program before its own turn, if it learns from pages.
+    fn learn(&mut self, _samples: &[Page]) {}
     fn compress(&mut self, page: &PageBytes, out: &mut [u8]) -> usize;
     fn restore(&mut self, block: &[u8], page: &mut PageBytes);
 }
@@ -188,6 +211,53 @@ impl Contestant for Ours {
     }
     fn restore(&mut self, block: &[u8], page: &mut PageBytes) {
         self.codec
+            .decompress(block, page, &mut self.scratch)
+            .expect("our own block");
+    }
+}
+
+/// With a dictionary of 64 KiB that is learnt from pages of the same program, which are not among
+/// those measured.
+struct WithDictionary {
+    name: &'static str,
+    level: i32,
+    codec: Option<std::sync::Arc<dyn Codec>>,
+    scratch: Scratch,
+}
+
+impl WithDictionary {
+    fn boxed(name: &'static str, level: i32) -> Box<dyn Contestant> {
+        Box::new(WithDictionary {
+            name,
+            level,
+            codec: None,
+            scratch: Scratch::new(),
+        })
+    }
+}
+
+impl Contestant for WithDictionary {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn learn(&mut self, samples: &[Page]) {
+        let samples = samples.iter().map(|page| &**page);
+        let dictionary = Dictionary::train(samples, 64 * 1024).expect("enough pages");
+        let zstd = Zstd::new(self.level).expect("a level");
+        let codec = zstd.with_dictionary(std::sync::Arc::new(dictionary));
+        self.scratch = Scratch::new();
+        codec.prepare(&mut self.scratch);
+        self.codec = Some(std::sync::Arc::new(codec));
+    }
+    fn compress(&mut self, page: &PageBytes, out: &mut [u8]) -> usize {
+        let codec = self.codec.as_ref().expect("it has learnt");
+        codec
+            .compress(page, out, &mut self.scratch)
+            .expect("it fits into two pages")
+    }
+    fn restore(&mut self, block: &[u8], page: &mut PageBytes) {
+        let codec = self.codec.as_ref().expect("it has learnt");
+        codec
             .decompress(block, page, &mut self.scratch)
             .expect("our own block");
     }
@@ -319,6 +389,7 @@ fn contestants() -> Vec<Box<dyn Contestant>> {
         Ours::boxed("zstd1 ours", Algorithm::Zstd1),
         ZstdC::boxed("zstd3 C", 3),
         Ours::boxed("zstd3 ours", Algorithm::Zstd3),
+        WithDictionary::boxed("zstd1 dict", 1),
     ]
 }
 
@@ -353,12 +424,13 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// All contestants on the pages of one program.
-fn measure(program: &Program, all: &mut [Box<dyn Contestant>], rounds: usize) -> Vec<Figures> {
-    let pages = &program.pages;
+fn measure(program: &Program, all: &mut [Box<dyn Contestant>], options: &Options) -> Vec<Figures> {
+    let (pages, rounds) = (&program.pages, options.rounds);
     let mut blocks = vec![Vec::new(); all.len()];
     let mut out = vec![0; BLOCK_MAX];
     let mut page = Page::boxed();
     for (one, blocks) in all.iter_mut().zip(&mut blocks) {
+        one.learn(&program.samples);
         for original in pages {
             let length = one.compress(original, &mut out);
             let block = out[..length].to_vec();
@@ -367,40 +439,48 @@ fn measure(program: &Program, all: &mut [Box<dyn Contestant>], rounds: usize) ->
             blocks.push(block);
         }
     }
-    let mut times = vec![[Vec::new(), Vec::new()]; all.len()];
+    // By contestant, direction and batch, of each round.
+    let batches = pages.len().div_ceil(BATCH);
+    let mut times = vec![[(); 2].map(|()| vec![Vec::new(); batches]); all.len()];
     for round in 0..rounds {
-        let mut sums = vec![[0.0; 2]; all.len()];
-        for start in (0..pages.len()).step_by(BATCH) {
-            let batch = start..(start + BATCH).min(pages.len());
+        for (batch, start) in (0..pages.len()).step_by(BATCH).enumerate() {
+            let range = start..(start + BATCH).min(pages.len());
             for turn in 0..all.len() {
                 let who = (turn + round) % all.len();
                 let one = &mut all[who];
                 let begin = Instant::now();
-                for page in &pages[batch.clone()] {
+                for page in &pages[range.clone()] {
                     black_box(one.compress(black_box(page), &mut out));
                 }
-                sums[who][0] += begin.elapsed().as_nanos() as f64;
+                times[who][0][batch].push(begin.elapsed().as_nanos() as f64);
                 let begin = Instant::now();
-                for block in &blocks[who][batch.clone()] {
+                for block in &blocks[who][range.clone()] {
                     one.restore(black_box(block), &mut page);
                     black_box(&page);
                 }
-                sums[who][1] += begin.elapsed().as_nanos() as f64;
+                times[who][1][batch].push(begin.elapsed().as_nanos() as f64);
             }
         }
-        for (times, sums) in times.iter_mut().zip(sums) {
-            times[0].push(sums[0]);
-            times[1].push(sums[1]);
-        }
     }
+    let sum = |batches: Vec<Vec<f64>>| -> f64 {
+        if options.fastest {
+            let fastest = |rounds: &Vec<f64>| rounds.iter().copied().fold(f64::MAX, f64::min);
+            return batches.iter().map(fastest).sum();
+        }
+        median(
+            (0..rounds)
+                .map(|round| batches.iter().map(|batch| batch[round]).sum())
+                .collect(),
+        )
+    };
     let figures = blocks
         .iter()
         .zip(times)
         .map(|(blocks, [compress, restore])| Figures {
             pages: pages.len(),
             bytes: blocks.iter().map(|block| block.len().min(PAGE_SIZE)).sum(),
-            compress: median(compress),
-            restore: median(restore),
+            compress: sum(compress),
+            restore: sum(restore),
         });
     figures.collect()
 }
@@ -563,7 +643,7 @@ fn run() -> Result<(), String> {
     );
     let mut total = vec![Figures::default(); all.len()];
     for (program, path) in programs.iter().zip(&options.files) {
-        let figures = measure(program, &mut all, options.rounds);
+        let figures = measure(program, &mut all, &options);
         let title = format!(
             "{}: {} pages ({} same-filled ones left out)",
             program.name,

@@ -9,8 +9,8 @@ use std::ops::Deref;
 /// Compressed data.
 ///
 /// For exactly one page (4096 bytes) the bytes are one block in the format that
-/// [`algorithm`](Compressed::algorithm) names: raw bytes, one word, an LZ4 block, or a Zstandard
-/// frame.
+/// [`algorithm`](Compressed::algorithm) names: raw bytes, one word, an LZ4 block, or the
+/// content of a Zstandard block ([`zstd`](crate::codec::zstd)).
 ///
 /// For any other length they are a row of chunks, one for each 4096 bytes of data, the last of
 /// which may stand for fewer:

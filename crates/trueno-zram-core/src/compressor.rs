@@ -4,6 +4,7 @@
 
 use crate::codec::codec_on;
 use crate::codec::same::page_same_filled_on;
+use crate::codec::zstd::{Dictionary, Zstd};
 use crate::isa::Isa;
 use crate::{
     Algorithm, Codec, CodecId, Compressed, Error, PAGE_SIZE, PageBytes, Restored, Scratch,
@@ -24,10 +25,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// println!("this CPU works with {}", compressor.backend());
 /// # Ok::<(), trueno_zram_core::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CompressorBuilder {
     algorithm: Algorithm,
     backend: Backend,
+    dictionary: Option<Arc<Dictionary>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +44,7 @@ impl CompressorBuilder {
         CompressorBuilder {
             algorithm: Algorithm::Lz4,
             backend: Backend::AtMost(SimdBackend::ALL[0]),
+            dictionary: None,
         }
     }
 
@@ -64,17 +67,58 @@ impl CompressorBuilder {
         self
     }
 
+    /// A dictionary that the algorithm, which has to be Zstandard, compresses with. Whoever restores
+    /// needs it too.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use trueno_zram_core::codec::zstd::Dictionary;
+    /// use trueno_zram_core::{Algorithm, Compressor, CompressorBuilder, Error, Page};
+    ///
+    /// # let pages: Vec<Page> = (0..400u32).map(|i| {
+    /// #     let mut page = Page::ZERO;
+    /// #     for (j, bytes) in page.chunks_exact_mut(16).enumerate() {
+    /// #         let text = format!("user {:05} of 007", i * 7919 % 9973 + j as u32);
+    /// #         bytes.copy_from_slice(&text.as_bytes()[..16]);
+    /// #     }
+    /// #     page
+    /// # }).collect();
+    /// let dictionary = Dictionary::train(pages.iter().map(|page| &**page), 16 * 1024)?;
+    /// let compressor = CompressorBuilder::new()
+    ///     .algorithm(Algorithm::Zstd1)
+    ///     .dictionary(Arc::new(dictionary))
+    ///     .build()?;
+    /// let compressed = compressor.compress(&*pages[0])?;
+    /// assert_eq!(compressor.decompress(&compressed)?, pages[0]);
+    ///
+    /// let other = Compressor::new(Algorithm::Zstd1).decompress(&compressed);
+    /// assert!(matches!(other, Err(Error::Dictionary { given: None, .. })));
+    /// # Ok::<(), trueno_zram_core::Error>(())
+    /// ```
+    pub fn dictionary(mut self, dictionary: Arc<Dictionary>) -> CompressorBuilder {
+        self.dictionary = Some(dictionary);
+        self
+    }
+
     /// The compressor.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for an algorithm without a codec, [`Error::Level`] for a level that
-    /// Zstandard does not have, [`Error::Backend`] for a forced backend that this CPU lacks.
+    /// Zstandard does not have, [`Error::Backend`] for a forced backend that this CPU lacks,
+    /// [`Error::TakesNoDictionary`] for a dictionary beside another algorithm than Zstandard.
     pub fn build(self) -> Result<Compressor, Error> {
         let isa = match self.backend {
             Backend::Forced(backend) => Isa::new(backend).ok_or(Error::Backend(backend))?,
             Backend::AtMost(backend) => Isa::at_most(backend),
         };
-        let codec = Ok(codec_on(isa, self.algorithm)?);
+        let codec: Option<Arc<dyn Codec>> = match (self.algorithm, self.dictionary) {
+            (Algorithm::Zstd { level }, Some(dictionary)) => {
+                Some(Arc::new(Zstd::new(level)?.with_dictionary(dictionary)))
+            }
+            (algorithm, Some(_)) => return Err(Error::TakesNoDictionary(algorithm)),
+            (algorithm, None) => codec_on(isa, algorithm)?,
+        };
+        let codec = Ok(codec);
         Ok(Compressor {
             algorithm: self.algorithm,
             isa,
@@ -97,8 +141,8 @@ impl Default for CompressorBuilder {
 ///
 /// # What the backend decides
 /// The search for same-filled pages, and compression with LZ4. LZ4 is restored by the same code on
-/// every backend; Zstandard is libzstd, which looks at the CPU itself; a page of one word is always
-/// filled with the best vectors there are. The bytes that come out are the same in any case.
+/// every backend, and Zstandard is the same code on every one; a page of one word is always filled
+/// with the best vectors there are. The bytes that come out are the same in any case.
 pub struct Compressor {
     algorithm: Algorithm,
     isa: Isa,
@@ -199,13 +243,10 @@ impl Compressor {
         page: &mut PageBytes,
         scratch: &mut Scratch,
     ) -> Result<(), Error> {
-        let format = self
-            .codec
-            .as_ref()
-            .map_err(|error| *error)?
-            .as_ref()
-            .map(|codec| codec.id());
-        restore(format, block, page, scratch)
+        match self.codec.as_ref().map_err(|error| *error)? {
+            Some(codec) => codec.decompress(block, page, scratch),
+            None => restore(None, block, page, scratch),
+        }
     }
 
     /// Makes everything in `scratch` that the fast path will need.
@@ -332,7 +373,11 @@ impl Compressor {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
         };
-        let mut scratch = scratches().pop().unwrap_or_default();
+        let mut scratch = scratches().pop().unwrap_or_else(|| {
+            let mut scratch = Scratch::new();
+            self.prepare(&mut scratch);
+            scratch
+        });
         let result = work(&mut scratch);
         scratches().push(scratch);
         result

@@ -16,6 +16,24 @@ pub enum Error {
     Unsupported(Algorithm),
     /// Zstandard has no such level, or it makes no sense for pages.
     Level(i32),
+    /// The block was made with a dictionary that is not at hand; both by their ids.
+    Dictionary {
+        /// The dictionary of the block.
+        block: u32,
+        /// The one that was given, if any.
+        given: Option<u32>,
+    },
+    /// The bytes are no Zstandard dictionary.
+    NotADictionary,
+    /// A dictionary cannot be learnt from so little.
+    Samples {
+        /// How many pages there were.
+        pages: usize,
+        /// The bytes that the dictionary was to have.
+        size: usize,
+    },
+    /// A dictionary was given for an algorithm that takes none.
+    TakesNoDictionary(Algorithm),
     /// This CPU lacks the instruction set that was asked for.
     Backend(SimdBackend),
 }
@@ -34,6 +52,25 @@ impl std::fmt::Display for Error {
                 "zstd level {level} is out of range: use {} to -1 or 1 to {}",
                 Zstd::LEVELS.start(),
                 Zstd::LEVELS.end()
+            ),
+            Error::Dictionary { block, given } => {
+                write!(f, "the block was made with dictionary {block:07x} and ")?;
+                match given {
+                    Some(id) => write!(f, "the one at hand is {id:07x}: load the other"),
+                    None => f.write_str("none is at hand: load it"),
+                }
+            }
+            Error::NotADictionary => f.write_str(
+                "these bytes are no zstd dictionary: give a file that training has written",
+            ),
+            Error::Samples { pages, size } => write!(
+                f,
+                "{pages} pages are too few for a dictionary of {size} bytes: give more of them, or \
+                 ask for a smaller one"
+            ),
+            Error::TakesNoDictionary(algorithm) => write!(
+                f,
+                "algorithm '{algorithm}' takes no dictionary: use one with a zstd level"
             ),
             Error::Backend(backend) => {
                 write!(f, "this CPU has no {backend}: use one of ")?;

@@ -3,19 +3,19 @@
 mod pages;
 
 use std::sync::Arc;
-use trueno_zram_core::codec::zstd::Zstd;
+use trueno_zram_core::codec::zstd::{self, Zstd};
 use trueno_zram_core::{Algorithm, Codec, CodecId, Error, PAGE_SIZE, Page, Scratch, codec_for};
 
 /// More than any codec needs.
 const ROOM: usize = 2 * PAGE_SIZE;
 
 fn codecs() -> Vec<(Algorithm, Arc<dyn Codec>)> {
-    let zstd = Zstd::LEVELS
+    let levels = Zstd::LEVELS
         .filter(|level| *level != 0)
         .map(|level| Algorithm::Zstd { level });
     [Algorithm::SameFill, Algorithm::Lz4]
         .into_iter()
-        .chain(zstd)
+        .chain(levels)
         .map(|algorithm| (algorithm, codec_for(algorithm).unwrap().unwrap()))
         .collect()
 }
@@ -182,28 +182,137 @@ fn lz4_blocks_are_read_and_written_by_the_plain_api_of_lz4_flex() {
     }
 }
 
+/// The frame that a block is a part of, as the documentation of the codec draws it.
+fn frame_of(block: &[u8]) -> Vec<u8> {
+    const COMPRESSED: u32 = 2 << 1;
+    const LAST: u32 = 1;
+    let header = LAST | COMPRESSED | (block.len() as u32) << 3;
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x10];
+    frame.extend_from_slice(&header.to_le_bytes()[..3]);
+    frame.extend_from_slice(block);
+    frame
+}
+
 #[test]
-fn zstd_blocks_are_standard_frames_but_for_the_magic_number() {
-    let mut scratch = Scratch::new();
-    for (_, codec) in codecs()
+fn libzstd_restores_every_zstd_block_with_the_dictionary_alone() {
+    let (mut scratch, dictionary) = (Scratch::new(), zstd::dictionary());
+    let mut theirs = zstd_safe::DCtx::create();
+    for (algorithm, codec) in codecs()
         .into_iter()
         .filter(|(_, codec)| codec.id() == CodecId::Zstd)
     {
-        for (name, page) in pages::one_of_each(9) {
-            let mut out = [0; ROOM];
-            let length = codec.compress(&page, &mut out, &mut scratch).unwrap();
-            assert_eq!(out[..2], [0, 0x10], "the frame header of {name}");
+        for seed in 0..9 {
+            for (name, page) in pages::one_of_each(seed) {
+                let mut out = [0; ROOM];
+                let length = codec.compress(&page, &mut out, &mut scratch).unwrap();
+                if name == "random" {
+                    assert_eq!(out[..length], page[..], "{algorithm}");
+                    continue;
+                }
+                assert!(length < PAGE_SIZE, "{algorithm} {name}");
+                let mut restored = [0; PAGE_SIZE];
+                let frame = frame_of(&out[..length]);
+                let result = theirs.decompress_using_dict(&mut restored[..], &frame, &dictionary);
+                assert_eq!(result, Ok(PAGE_SIZE), "{algorithm} {name}");
+                assert!(restored == *page, "{algorithm} {name}");
+            }
+        }
+    }
+}
 
-            // RFC 8878, section 3.1.1: the magic number, little endian.
-            let mut frame = 0xfd2f_b528_u32.to_le_bytes().to_vec();
-            frame.extend_from_slice(&out[..length]);
-            let mut theirs = [0; PAGE_SIZE];
-            assert_eq!(
-                zstd_safe::decompress(&mut theirs[..], &frame),
-                Ok(PAGE_SIZE),
-                "{name}"
-            );
-            assert!(theirs == *page, "{name}");
+#[test]
+fn blocks_of_libzstd_are_zstd_blocks() {
+    let mut theirs = zstd_safe::CCtx::create();
+    let mut scratch = Scratch::new();
+    for level in [-5, 1, 3, 9, 19] {
+        for (name, page) in pages::one_of_each(4) {
+            let mut frame = [0; ROOM];
+            let length = theirs.compress(&mut frame[..], &page[..], level).unwrap();
+            // Magic number, descriptor, content size of two bytes, and the block's header.
+            let (headers, block) = frame[..length].split_at(4 + 1 + 2 + 3);
+            if headers[7] & 6 != 4 {
+                continue; // Neither raw blocks nor those of one byte have content.
+            }
+            let mut restored = Page::ZERO;
+            CodecId::Zstd
+                .decompress(block, &mut restored, &mut scratch)
+                .unwrap();
+            assert!(restored == page, "level {level} {name}");
+        }
+    }
+}
+
+/// Pages that ask much of a coder: every length of match and of literals, at every distance, few
+/// bytes and many, long codes, and what does not compress.
+fn hard_pages() -> impl Iterator<Item = (String, Page)> {
+    let mut state = 1u64;
+    let mut random = move |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    (0..3000).map(move |i| {
+        let mut page = Page::ZERO;
+        let kinds = 1 << random(9);
+        let run = 1 << random(13);
+        let reach = 2 << random(12);
+        let skew = 1 + random(4);
+        let mut at = 0;
+        while at < PAGE_SIZE {
+            let end = (at + 1 + random(run)).min(PAGE_SIZE);
+            if random(3) == 0 && at > 0 {
+                let distance = 1 + random(reach.min(at));
+                for to in at..end {
+                    page[to] = page[to - distance];
+                }
+            } else {
+                for byte in &mut page[at..end] {
+                    *byte = (0..skew).fold(kinds, |n, _| random(n.max(1))) as u8;
+                }
+            }
+            at = end;
+        }
+        (format!("hard page {i}"), page)
+    })
+}
+
+#[test]
+fn our_zstd_encoder_is_read_by_libzstd_whatever_the_page() {
+    let mut scratch = Scratch::new();
+    let mut sizes = std::collections::BTreeSet::new();
+    for level in 1..=3 {
+        let codec = Zstd::new(level).unwrap();
+        for (name, page) in hard_pages() {
+            let (mut out, mut restored) = ([0; PAGE_SIZE], Page::ZERO);
+            let length = codec.compress(&page, &mut out, &mut scratch).unwrap();
+            let result = codec.decompress(&out[..length], &mut restored, &mut scratch);
+            assert_eq!(result, Ok(()), "level {level} {name}");
+            assert!(restored == page, "level {level} {name}");
+            sizes.insert(length / 256);
+        }
+    }
+    assert!(sizes.len() > 15, "these were to be of all sizes: {sizes:?}");
+}
+
+/// The size of a literals section has ten bits in its header as long as there are fewer than 1024
+/// literals, and codes can make more of them than they were.
+#[test]
+fn zstd_literals_that_hardly_compress_are_no_trouble() {
+    let (mut scratch, noise) = (Scratch::new(), pages::one_of_each(6).pop().unwrap().1);
+    let codec = Zstd::new(1).unwrap();
+    for count in (16..300).chain(960..1040).chain([2000, 4000, 4090]) {
+        for kinds in 120..=256 {
+            let mut page = Page::ZERO;
+            for (to, from) in page[..count].iter_mut().zip(noise.iter()) {
+                *to = (usize::from(*from) * kinds / 256) as u8;
+            }
+            let (mut out, mut restored) = ([0; PAGE_SIZE], Page::ZERO);
+            let length = codec.compress(&page, &mut out, &mut scratch).unwrap();
+            let result = codec.decompress(&out[..length], &mut restored, &mut scratch);
+            assert_eq!(result, Ok(()), "{count} bytes of {kinds} kinds");
+            assert!(restored == page, "{count} bytes of {kinds} kinds");
+            assert!(length <= count + 20, "{count} bytes of {kinds} kinds");
         }
     }
 }

@@ -42,6 +42,7 @@ fn codecs() -> impl Iterator<Item = std::sync::Arc<dyn Codec>> {
     [
         Algorithm::Lz4,
         Algorithm::Zstd1,
+        Algorithm::Zstd3,
         Algorithm::Zstd { level: 19 },
     ]
     .into_iter()
@@ -132,52 +133,46 @@ fn random_bytes_are_survived() {
         for id in [CodecId::Same, CodecId::Lz4, CodecId::Zstd] {
             let _ = decode(id, &noise[..length], &mut scratch);
         }
-        // Past the check of the frame: one compressed block whose content is noise.
-        let header = (1 | 2 << 1 | (length as u32) << 3).to_le_bytes();
-        let frame = [&[0, 0x10], &header[..3], &noise[..length]].concat();
         assert!(
-            decode(CodecId::Zstd, &frame, &mut scratch).is_err(),
+            decode(CodecId::Zstd, &noise[..length], &mut scratch).is_err(),
             "seed {seed}"
         );
     }
 }
 
-/// A Zstandard block that repeats `byte` (RFC 8878, section 3.1.1.2).
-fn rle(is_last: bool, size: u32, byte: u8) -> Vec<u8> {
-    let header = (u32::from(is_last) | 1 << 1 | size << 3).to_le_bytes();
-    vec![header[0], header[1], header[2], byte]
-}
-
 #[test]
-fn zstd_takes_one_plain_frame_of_one_page_and_nothing_else() {
+fn zstd_takes_one_block_of_one_page_and_nothing_else() {
     let mut scratch = Scratch::new();
-    let mut zstd = |parts: &[&[u8]]| decode(CodecId::Zstd, &parts.concat(), &mut scratch);
-    const PLAIN: &[u8] = &[0, 0x10];
-    const EMPTY: &[u8] = &[0, 0x10, 1, 0, 0];
+    let mut zstd = |block: &[u8]| decode(CodecId::Zstd, block, &mut scratch);
+    /// The content of a block: `size` literals that are all sevens, and no sequence.
+    fn literals(size: u32) -> Vec<u8> {
+        let [a, b, c, _] = (1 | 3 << 2 | size << 4).to_le_bytes();
+        vec![a, b, c, 7, 0]
+    }
 
-    let page = zstd(&[PLAIN, &rle(true, 4096, 7)]).unwrap();
-    assert!(*page == [7; PAGE_SIZE]);
-    let page = zstd(&[PLAIN, &rle(false, 4000, 7), &rle(true, 96, 8)]).unwrap();
-    assert!(page[..4000] == [7; 4000] && page[4000..] == [8; 96]);
-
-    // Too short, too long, without an end.
-    assert!(zstd(&[PLAIN, &rle(true, 4095, 7)]).is_err());
-    assert!(zstd(&[PLAIN, &rle(true, 4097, 7)]).is_err());
-    assert!(zstd(&[PLAIN, &rle(false, 4096, 7)]).is_err());
-    assert!(zstd(&[PLAIN, &rle(false, 4096, 7), &rle(true, 4096, 7)]).is_err());
-    assert!(zstd(&[EMPTY]).is_err());
-    // A frame before, a frame after, two halves: libzstd alone would let these pass.
-    assert!(zstd(&[EMPTY, PLAIN, &rle(true, 4096, 7)]).is_err());
-    assert!(zstd(&[PLAIN, &rle(true, 4096, 7), EMPTY]).is_err());
-    assert!(zstd(&[PLAIN, &rle(true, 2048, 7), PLAIN, &rle(true, 2048, 7)]).is_err());
-    // Another descriptor: a content size (1 byte, and 2), a checksum, a dictionary id.
-    assert!(zstd(&[&[0x20, 0], &rle(true, 4096, 7)]).is_err());
-    assert!(zstd(&[&[0x60, 0x00, 0x0f], &rle(true, 4096, 7)]).is_err());
-    assert!(zstd(&[&[0x04, 0x10], &rle(true, 4096, 7), &[0; 4]]).is_err());
-    assert!(zstd(&[&[0x01, 0x10, 5], &rle(true, 4096, 7)]).is_err());
-    // The magic number and a reserved kind of block.
-    assert!(zstd(&[&[0x28, 0xb5, 0x2f, 0xfd], PLAIN, &rle(true, 4096, 7)]).is_err());
-    assert!(zstd(&[PLAIN, &[7, 0, 0]]).is_err());
+    assert!(*zstd(&literals(4096)).unwrap() == [7; PAGE_SIZE]);
+    // Too short, too long, cut off, and with something behind it.
+    assert!(zstd(&literals(4095)).is_err());
+    assert!(zstd(&literals(4097)).is_err());
+    assert!(zstd(&literals(100_000)).is_err());
+    assert!(zstd(&literals(4096)[..4]).is_err());
+    assert!(zstd(&[&literals(4096)[..], &[0]].concat()).is_err());
+    // Nothing, next to nothing, and more than a page.
+    assert!(zstd(&[]).is_err());
+    assert!(zstd(&[0]).is_err());
+    assert!(zstd(&[0, 0]).is_err());
+    assert!(zstd(&[7; PAGE_SIZE + 1]).is_err());
+    assert!(zstd(&[7; 100_000]).is_err());
+    // As long as a page: a page.
+    assert!(*zstd(&[7; PAGE_SIZE]).unwrap() == [7; PAGE_SIZE]);
+    // A whole frame, with and without its magic number.
+    let frame = [
+        &[0x28, 0xb5, 0x2f, 0xfd, 0, 0x10, 0x2d, 0, 0],
+        &literals(4096)[..],
+    ]
+    .concat();
+    assert!(zstd(&frame).is_err());
+    assert!(zstd(&frame[4..]).is_err());
 }
 
 #[test]

@@ -10,8 +10,9 @@ mod pages;
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
-use trueno_zram_core::codec::zstd::Zstd;
-use trueno_zram_core::{Algorithm, Compressor, PAGE_SIZE, Page, Scratch};
+use std::sync::Arc;
+use trueno_zram_core::codec::zstd::{Dictionary, Zstd};
+use trueno_zram_core::{Algorithm, Compressor, CompressorBuilder, PAGE_SIZE, Page, Scratch};
 
 thread_local! {
     /// Allocations by this thread. Needs neither initialisation nor a destructor, which might
@@ -84,6 +85,20 @@ fn the_counter_sees_rust_and_libzstd() {
     assert!(allocations(|| drop(zstd_safe::CCtx::create())) > 0);
 }
 
+/// Compressors with a dictionary, of levels that search in all the ways there are.
+fn with_dictionary() -> impl Iterator<Item = Compressor> {
+    let samples: Vec<_> = (0..200).flat_map(pages::one_of_each).collect();
+    let samples = samples.iter().map(|(_, page)| &**page);
+    let dictionary = Arc::new(Dictionary::train(samples, 16 * 1024).unwrap());
+    [-5, 1, 3, 6, 9, 13, 19, 22].into_iter().map(move |level| {
+        CompressorBuilder::new()
+            .algorithm(Algorithm::Zstd { level })
+            .dictionary(Arc::clone(&dictionary))
+            .build()
+            .unwrap()
+    })
+}
+
 #[test]
 fn after_prepare_nothing_is_allocated() {
     let compressors: Vec<Compressor> = Zstd::LEVELS
@@ -91,6 +106,7 @@ fn after_prepare_nothing_is_allocated() {
         .map(|level| Algorithm::Zstd { level })
         .chain([Algorithm::None, Algorithm::SameFill, Algorithm::Lz4])
         .map(Compressor::new)
+        .chain(with_dictionary())
         .collect();
     // One after the other with one scratch, as in a worker that recompresses.
     let mut scratch = Scratch::new();

@@ -18,7 +18,7 @@
 //! use trueno_zram_core::{Choice, Page, codec::lz4::Lz4};
 //! use trueno_zram_store::{Config, Memory, Store};
 //!
-//! let config = Config::new(64 << 20, Arc::new(Lz4));
+//! let config = Config::new(64 << 20, Arc::new(Lz4::new()));
 //! let memory = Memory::anonymous(config.memory_bytes()?)?;
 //! let store = Arc::new(Store::create(config, memory)?);
 //! let mut worker = store.worker();

@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_largest_store_fits_in_the_bits_of_an_entry() {
-        let plan = Plan::new(&Config::new(SIZE_MAX, Arc::new(Lz4))).unwrap();
+        let plan = Plan::new(&Config::new(SIZE_MAX, Arc::new(Lz4::new()))).unwrap();
         assert_eq!(plan.pages, 1 << 32);
         assert!(plan.slabs as u64 * SLAB_BYTES as u64 <= ARENA_MAX);
     }
@@ -135,10 +135,10 @@ mod tests {
     #[test]
     fn bad_sizes_name_the_value() {
         for (size, text) in [(0, "size 0 "), (4097, "4097"), (SIZE_MAX + 4096, "16 TiB")] {
-            let error = Plan::new(&Config::new(size, Arc::new(Lz4))).unwrap_err();
+            let error = Plan::new(&Config::new(size, Arc::new(Lz4::new()))).unwrap_err();
             assert!(error.to_string().contains(text), "{error}");
         }
-        let mut config = Config::new(4096, Arc::new(Lz4));
+        let mut config = Config::new(4096, Arc::new(Lz4::new()));
         config.mem_limit = Some(5);
         assert!(
             Plan::new(&config)

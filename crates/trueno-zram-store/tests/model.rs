@@ -26,7 +26,7 @@ impl Selector for SomeRaw {
 }
 
 fn config(random: &mut Random, pages: u64) -> Config {
-    let codec: Arc<dyn Codec> = Arc::new(Lz4);
+    let codec: Arc<dyn Codec> = Arc::new(Lz4::new());
     let mut config = Config::new(pages * PAGE_SIZE as u64, codec);
     config.selector = Arc::new(SomeRaw);
     config.growth = match random.below(4) {
@@ -282,7 +282,7 @@ fn shared_step(random: &mut Random, worker: &mut Worker, index: u64) -> u64 {
 /// Two threads change different sectors of one page; no change may be lost.
 #[test]
 fn partial_writes_to_one_page_lose_nothing() {
-    let store = make(Config::new(1 << 20, Arc::new(Lz4)), false);
+    let store = make(Config::new(1 << 20, Arc::new(Lz4::new())), false);
     std::thread::scope(|scope| {
         for thread in 0..4usize {
             let store = &store;
@@ -311,7 +311,7 @@ fn partial_writes_to_one_page_lose_nothing() {
 fn compaction_beside_writers_moves_every_object_right() {
     let stop = std::sync::atomic::AtomicBool::new(false);
     for seed in seeds(6) {
-        let store = make(Config::new(64 << 20, Arc::new(Lz4)), seed % 2 == 0);
+        let store = make(Config::new(64 << 20, Arc::new(Lz4::new())), seed % 2 == 0);
         stop.store(false, Ordering::Relaxed);
         std::thread::scope(|scope| {
             let writers: Vec<_> = (0..2u64)

@@ -21,7 +21,7 @@ fn noise(seed: u64) -> Page {
 
 #[test]
 fn same_filled_pages_take_no_memory_unless_their_word_is_odd() {
-    let store = store(Config::new(1 << 20, Arc::new(Lz4)));
+    let store = store(Config::new(1 << 20, Arc::new(Lz4::new())));
     let mut worker = store.worker();
     let mut back = Page::ZERO;
     let words = [0, 1, u64::MAX, 0x5a5a_5a5a_5a5a_5a5a, 0x7123_4567_89ab_cdef];
@@ -48,7 +48,7 @@ fn same_filled_pages_take_no_memory_unless_their_word_is_odd() {
 
 #[test]
 fn a_huge_page_takes_a_page() {
-    let store = store(Config::new(16 << 20, Arc::new(Lz4)));
+    let store = store(Config::new(16 << 20, Arc::new(Lz4::new())));
     let mut worker = store.worker();
     for index in 0..1024 {
         worker.write(index, &noise(index)).unwrap();
@@ -63,7 +63,7 @@ fn a_huge_page_takes_a_page() {
 
 #[test]
 fn at_the_limit_writes_fail_and_everything_else_goes_on() {
-    let mut config = Config::new(64 << 20, Arc::new(Lz4));
+    let mut config = Config::new(64 << 20, Arc::new(Lz4::new()));
     config.mem_limit = Some(2 << 20);
     let store = store(config);
     let mut worker = store.worker();
@@ -100,7 +100,7 @@ fn at_the_limit_writes_fail_and_everything_else_goes_on() {
 
 #[test]
 fn a_failed_overwrite_keeps_the_old_page() {
-    let mut config = Config::new(64 << 20, Arc::new(Lz4));
+    let mut config = Config::new(64 << 20, Arc::new(Lz4::new()));
     config.mem_limit = Some(1 << 20);
     let store = store(config);
     let mut worker = store.worker();
@@ -121,7 +121,7 @@ fn a_failed_overwrite_keeps_the_old_page() {
 
 #[test]
 fn an_empty_reserve_fails_at_once_and_maintenance_fills_it() {
-    let mut config = Config::new(64 << 20, Arc::new(Lz4));
+    let mut config = Config::new(64 << 20, Arc::new(Lz4::new()));
     config.growth = Growth::Reserve(1 << 20);
     let store = store(config);
     let stats = store.stats();
@@ -144,7 +144,7 @@ fn an_empty_reserve_fails_at_once_and_maintenance_fills_it() {
 
 #[test]
 fn memory_above_the_reserve_goes_back_to_the_system() {
-    let mut config = Config::new(64 << 20, Arc::new(Lz4));
+    let mut config = Config::new(64 << 20, Arc::new(Lz4::new()));
     config.growth = Growth::Reserve(1 << 20);
     let store = store(config);
     let mut worker = store.worker();
@@ -167,7 +167,7 @@ fn a_discarded_store_gives_its_memory_back() {
         use std::os::unix::fs::MetadataExt;
         file.metadata().unwrap().blocks() * 512
     };
-    let config = Config::new(1 << 40, Arc::new(Lz4));
+    let config = Config::new(1 << 40, Arc::new(Lz4::new()));
     let memory =
         Memory::from_file(file.try_clone().unwrap(), config.memory_bytes().unwrap()).unwrap();
     let store = Arc::new(Store::create(config, memory).unwrap());
@@ -195,7 +195,7 @@ fn a_discarded_store_gives_its_memory_back() {
 fn a_flipped_bit_is_an_error_and_never_a_wrong_page() {
     use std::os::unix::fs::FileExt;
     let file = tempfile::tempfile_in("/dev/shm").unwrap();
-    let config = Config::new(1 << 20, Arc::new(Lz4));
+    let config = Config::new(1 << 20, Arc::new(Lz4::new()));
     let bytes = config.memory_bytes().unwrap();
     let memory = Memory::from_file(file.try_clone().unwrap(), bytes).unwrap();
     let store = Arc::new(Store::create(config, memory).unwrap());
@@ -242,7 +242,7 @@ fn a_flipped_bit_is_an_error_and_never_a_wrong_page() {
 
 #[test]
 fn pages_beyond_the_end_are_refused_and_counted() {
-    let store = store(Config::new(1 << 20, Arc::new(Lz4)));
+    let store = store(Config::new(1 << 20, Arc::new(Lz4::new())));
     let mut worker = store.worker();
     let mut page = Page::ZERO;
     assert_eq!(worker.read(256, &mut page), Err(ReadError::OutOfRange));
@@ -263,7 +263,7 @@ fn pages_beyond_the_end_are_refused_and_counted() {
 /// What stays of many pages lies in slabs that are nearly empty, until compaction moves it together.
 #[test]
 fn compaction_gives_the_memory_of_sparse_slabs_back() {
-    let mut config = Config::new(256 << 20, Arc::new(Lz4));
+    let mut config = Config::new(256 << 20, Arc::new(Lz4::new()));
     config.mem_limit = Some(64 << 20);
     let store = store(config);
     let mut worker = store.worker();
@@ -318,7 +318,7 @@ fn page_with_noise(seed: u64, noise: usize) -> Page {
 /// another class.
 #[test]
 fn without_a_limit_no_order_of_writes_runs_out_of_room() {
-    let store = store(Config::new(64 << 20, Arc::new(Lz4)));
+    let store = store(Config::new(64 << 20, Arc::new(Lz4::new())));
     let mut worker = store.worker();
     let pages = store.pages();
     for index in 0..pages {
@@ -346,13 +346,13 @@ fn empty_slabs_of_other_classes_are_given_up_when_memory_is_short() {
         }
         worker.write(0, &Page::ZERO).unwrap();
     };
-    let mut limited = Config::new(64 << 20, Arc::new(Lz4));
+    let mut limited = Config::new(64 << 20, Arc::new(Lz4::new()));
     limited.mem_limit = Some(1 << 20);
     cycle(&mut store(limited).worker());
-    let mut reserved = Config::new(64 << 20, Arc::new(Lz4));
+    let mut reserved = Config::new(64 << 20, Arc::new(Lz4::new()));
     reserved.growth = Growth::Reserve(1 << 20);
     cycle(&mut store(reserved).worker());
-    let small = store(Config::new(1 << 20, Arc::new(Lz4)));
+    let small = store(Config::new(1 << 20, Arc::new(Lz4::new())));
     let mut workers: Vec<_> = (0..8).map(|_| small.worker()).collect();
     workers.iter_mut().for_each(cycle);
 }
@@ -365,7 +365,7 @@ fn a_damaged_entry_harms_no_other_page() {
     for bit in 0..63 {
         for noise in [1300, PAGE_SIZE] {
             let file = tempfile::tempfile_in("/dev/shm").unwrap();
-            let config = Config::new(1 << 20, Arc::new(Lz4));
+            let config = Config::new(1 << 20, Arc::new(Lz4::new()));
             let bytes = config.memory_bytes().unwrap();
             let memory = Memory::from_file(file.try_clone().unwrap(), bytes).unwrap();
             let store = Arc::new(Store::create(config, memory).unwrap());
@@ -408,7 +408,7 @@ fn compaction_leaves_damaged_entries_alone() {
     use std::os::unix::fs::FileExt;
     for bit in 0..63 {
         let file = tempfile::tempfile_in("/dev/shm").unwrap();
-        let config = Config::new(4 << 20, Arc::new(Lz4));
+        let config = Config::new(4 << 20, Arc::new(Lz4::new()));
         let bytes = config.memory_bytes().unwrap();
         let memory = Memory::from_file(file.try_clone().unwrap(), bytes).unwrap();
         let store = Arc::new(Store::create(config, memory).unwrap());

@@ -26,7 +26,7 @@ pub enum CodecId {
     Same = 1,
     /// A standard LZ4 block ([`lz4`]).
     Lz4 = 2,
-    /// A Zstandard frame without magic number ([`zstd`]).
+    /// The content of one block of Zstandard ([`zstd`]).
     Zstd = 3,
 }
 
@@ -52,7 +52,7 @@ impl CodecId {
         match self {
             CodecId::Same => same::decompress(block, page),
             CodecId::Lz4 => lz4::decompress(block, page),
-            CodecId::Zstd => zstd::decompress(block, page, scratch),
+            CodecId::Zstd => zstd::decompress(block, page, scratch, None),
         }
     }
 }

@@ -39,11 +39,7 @@ impl std::fmt::Debug for Scratch {
 pub(super) struct Staging(Option<Box<[u8; Staging::BYTES]>>);
 
 impl Staging {
-    const BYTES: usize = if lz4::BLOCK_MAX > zstd::BLOCK_MAX {
-        lz4::BLOCK_MAX
-    } else {
-        zstd::BLOCK_MAX
-    };
+    const BYTES: usize = lz4::BLOCK_MAX;
 
     /// Allocates it.
     pub(super) fn prepare(&mut self) {
