@@ -154,8 +154,9 @@ pub fn codec_for(algorithm: Algorithm) -> Result<Option<Arc<dyn Codec>>, Error> 
         Algorithm::None => Ok(None),
         Algorithm::SameFill => Ok(Some(Arc::new(same::Same))),
         Algorithm::Lz4 => Ok(Some(Arc::new(lz4::Lz4))),
+        Algorithm::Lz4Hc => Ok(Some(Arc::new(lz4::Lz4Hc))),
         Algorithm::Zstd { level } => Ok(Some(Arc::new(zstd::Zstd::new(level)?))),
-        Algorithm::Lz4Hc | Algorithm::Adaptive => Err(Error::Unsupported(algorithm)),
+        Algorithm::Adaptive => Err(Error::Unsupported(algorithm)),
     }
 }
 
