@@ -17,6 +17,7 @@ fuzz_target!(|data: &[u8]| {
     for algorithm in [
         Algorithm::SameFill,
         Algorithm::Lz4,
+        Algorithm::Lz4Hc,
         Algorithm::Zstd1,
         Algorithm::Zstd3,
     ] {
