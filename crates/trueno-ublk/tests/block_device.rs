@@ -85,6 +85,7 @@ fn every_algorithm_gives_back_what_was_written() {
         Algorithm::None,
         Algorithm::SameFill,
         Algorithm::Lz4,
+        Algorithm::Lz4Hc,
         Algorithm::Zstd3,
     ] {
         let device = device(algorithm);

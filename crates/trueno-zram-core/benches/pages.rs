@@ -278,23 +278,25 @@ impl Contestant for Memcpy {
     }
 }
 
-/// The reference implementation, as most people call it.
-struct Lz4C;
+/// The reference implementation, as most people call it, or its thorough search at this level.
+struct Lz4C {
+    name: &'static str,
+    thorough: Option<i32>,
+}
 
 impl Contestant for Lz4C {
     fn name(&self) -> &str {
-        "lz4 C"
+        self.name
     }
     fn compress(&mut self, page: &PageBytes, out: &mut [u8]) -> usize {
+        let (from, to) = (page.as_ptr().cast(), out.as_mut_ptr().cast());
+        let (bytes, room) = (PAGE_SIZE as i32, out.len() as i32);
         // SAFETY: both buffers are as long as is said.
         let length = unsafe {
-            lz4::LZ4_compress_fast(
-                page.as_ptr().cast(),
-                out.as_mut_ptr().cast(),
-                PAGE_SIZE as i32,
-                out.len() as i32,
-                1,
-            )
+            match self.thorough {
+                None => lz4::LZ4_compress_fast(from, to, bytes, room, 1),
+                Some(level) => lz4::LZ4_compress_HC(from, to, bytes, room, level),
+            }
         };
         usize::try_from(length).expect("two pages are enough")
     }
@@ -381,9 +383,17 @@ impl Contestant for Snappy {
 fn contestants() -> Vec<Box<dyn Contestant>> {
     vec![
         Box::new(Memcpy),
-        Box::new(Lz4C),
+        Box::new(Lz4C {
+            name: "lz4 C",
+            thorough: None,
+        }),
         Box::new(Lz4Flex(lz4_flex::block::CompressTable::small())),
         Ours::boxed("lz4 ours", Algorithm::Lz4),
+        Box::new(Lz4C {
+            name: "lz4hc C",
+            thorough: Some(9),
+        }),
+        Ours::boxed("lz4hc ours", Algorithm::Lz4Hc),
         Box::new(Snappy(snap::raw::Encoder::new(), snap::raw::Decoder::new())),
         ZstdC::boxed("zstd1 C", 1),
         Ours::boxed("zstd1 ours", Algorithm::Zstd1),

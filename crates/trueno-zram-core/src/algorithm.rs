@@ -44,8 +44,7 @@ pub enum Algorithm {
     SameFill,
     /// LZ4, the standard block format: the fastest to restore.
     Lz4,
-    /// LZ4's slow and thorough search. It has a name and no codec: building a compressor with it
-    /// is [`Error::Unsupported`](crate::Error::Unsupported).
+    /// LZ4's slow and thorough search: smaller blocks, restored as fast as those of `Lz4` or faster.
     Lz4Hc,
     /// Zstandard: smaller blocks for more time.
     Zstd {
@@ -68,7 +67,7 @@ impl Algorithm {
 
     /// The names that have a codec, for messages. `none` works without one.
     pub const CODECS: &str =
-        "same-fill, lz4, zstd, zstd1 to zstd22, zstd(level=-7) to zstd(level=-1)";
+        "same-fill, lz4, lz4hc, zstd, zstd1 to zstd22, zstd(level=-7) to zstd(level=-1)";
 }
 
 impl fmt::Display for Algorithm {

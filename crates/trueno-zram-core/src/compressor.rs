@@ -403,9 +403,9 @@ fn format_of(algorithm: Algorithm) -> Result<Option<CodecId>, Error> {
     match algorithm {
         Algorithm::None => Ok(None),
         Algorithm::SameFill => Ok(Some(CodecId::Same)),
-        Algorithm::Lz4 => Ok(Some(CodecId::Lz4)),
+        Algorithm::Lz4 | Algorithm::Lz4Hc => Ok(Some(CodecId::Lz4)),
         Algorithm::Zstd { .. } => Ok(Some(CodecId::Zstd)),
-        Algorithm::Lz4Hc | Algorithm::Adaptive => Err(Error::Unsupported(algorithm)),
+        Algorithm::Adaptive => Err(Error::Unsupported(algorithm)),
     }
 }
 

@@ -41,6 +41,7 @@ fn block_of(codec: &dyn Codec, page: &PageBytes, scratch: &mut Scratch) -> Vec<u
 fn codecs() -> impl Iterator<Item = std::sync::Arc<dyn Codec>> {
     [
         Algorithm::Lz4,
+        Algorithm::Lz4Hc,
         Algorithm::Zstd1,
         Algorithm::Zstd3,
         Algorithm::Zstd { level: 19 },

@@ -104,7 +104,12 @@ fn after_prepare_nothing_is_allocated() {
     let compressors: Vec<Compressor> = Zstd::LEVELS
         .filter(|level| *level != 0)
         .map(|level| Algorithm::Zstd { level })
-        .chain([Algorithm::None, Algorithm::SameFill, Algorithm::Lz4])
+        .chain([
+            Algorithm::None,
+            Algorithm::SameFill,
+            Algorithm::Lz4,
+            Algorithm::Lz4Hc,
+        ])
         .map(Compressor::new)
         .chain(with_dictionary())
         .collect();

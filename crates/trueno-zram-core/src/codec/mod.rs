@@ -160,8 +160,9 @@ pub(crate) fn codec_on(isa: Isa, algorithm: Algorithm) -> Result<Option<Arc<dyn 
         Algorithm::None => Ok(None),
         Algorithm::SameFill => Ok(Some(Arc::new(same::Same))),
         Algorithm::Lz4 => Ok(Some(Arc::new(lz4::Lz4::on(isa)))),
+        Algorithm::Lz4Hc => Ok(Some(Arc::new(lz4::Lz4Hc))),
         Algorithm::Zstd { level } => Ok(Some(Arc::new(zstd::Zstd::new(level)?))),
-        Algorithm::Lz4Hc | Algorithm::Adaptive => Err(Error::Unsupported(algorithm)),
+        Algorithm::Adaptive => Err(Error::Unsupported(algorithm)),
     }
 }
 

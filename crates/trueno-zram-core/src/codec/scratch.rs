@@ -9,6 +9,7 @@ use super::{lz4, zstd};
 #[derive(Default)]
 pub struct Scratch {
     pub(super) lz4: Option<Box<lz4::Table>>,
+    pub(super) lz4hc: Option<Box<lz4::HcTables>>,
     pub(super) zstd: zstd::Contexts,
     pub(super) staging: Staging,
 }
@@ -24,6 +25,7 @@ impl std::fmt::Debug for Scratch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Scratch")
             .field("lz4", &self.lz4.is_some())
+            .field("lz4hc", &self.lz4hc.is_some())
             .field("zstd", &self.zstd)
             .finish_non_exhaustive()
     }
