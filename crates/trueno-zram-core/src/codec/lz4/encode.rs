@@ -36,7 +36,7 @@ const MATCH_MIN: usize = 4;
 const HALF: usize = 15;
 
 /// After this many positions without a match the steps get longer.
-const PATIENCE: usize = 64;
+const PATIENCE: usize = 128;
 
 /// Up to here a position is searched in full: [`REACH`] bytes are there to be compared at the next
 /// one too, and all of them may be part of a match.
