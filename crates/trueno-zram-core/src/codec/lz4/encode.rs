@@ -1,8 +1,9 @@
-//! The encoder of LZ4 blocks, for exactly one page: greedy, with one look ahead.
+//! The encoder of LZ4 blocks, for exactly one page: greedy, with a look ahead.
 //!
 //! ```text
 //! look up the last position with the same hash, and note this one instead
-//! 4 bytes agree?   is there a match at the next position that is longer by two? take that one
+//! 4 bytes agree?   look at the next two positions too, and take the longest match; one that
+//!                  begins a byte later has to be longer by two
 //!                  extend the match to both sides, write a sequence, go on behind it
 //! else             go on; the longer nothing was found, the larger the steps
 //! ```
@@ -12,7 +13,7 @@
 //! Seven bytes are hashed, where the usual is four. Most matches of four to six bytes, which save
 //! one to three, are not found then, and longer ones are: a block has two thirds of the sequences,
 //! and it is sequences that cost time, when they are written and whenever they are read. The look
-//! ahead gains back what that loses in size. Why, and what was tried: `docs/codecs.md`.
+//! ahead gains back more than that loses in size. Why, and what was tried: `docs/codecs.md`.
 
 #![allow(unsafe_code)]
 
@@ -39,8 +40,8 @@ const HALF: usize = 15;
 const PATIENCE: usize = 128;
 
 /// Up to here a position is searched in full: [`REACH`] bytes are there to be compared at the next
-/// one too, and all of them may be part of a match.
-const SEARCH_LAST: usize = LAST_END - REACH - 1;
+/// two as well, and all of them may be part of a match.
+const SEARCH_LAST: usize = LAST_END - REACH - 2;
 
 const HASH_BITS: u32 = 12;
 
@@ -113,18 +114,21 @@ pub(crate) fn encode<V: Vector>(
             patient = at + step * PATIENCE;
         };
 
-        // SAFETY: `begin` is at most SEARCH_LAST, so that this word and REACH bytes from the next
-        // position on end before LAST_END; candidates lie before the position they were looked up
-        // for. The word is read first: the compiler would else take it out of the vector, for more.
-        let (mut length, next_from, next_length) = unsafe {
-            let next = word(page, begin + 1);
-            let length = v.agree(reach(page, begin), reach(page, from));
+        let mut length;
+        // SAFETY: `begin` is at most SEARCH_LAST, so that these words and REACH bytes from the next two
+        // positions on end before LAST_END; candidates lie before the position they were looked up
+        // for. The words are read first: the compiler would else take them out of vectors, for more.
+        let (next, second) = unsafe {
+            let (next, second) = (word(page, begin + 1), word(page, begin + 2));
+            length = v.agree(reach(page, begin), reach(page, from));
             let next_from = table.replace(next, begin + 1);
             let next_length = v.agree(reach(page, begin + 1), reach(page, next_from));
-            (length, next_from, next_length)
+            let second_from = table.replace(second, begin + 2);
+            let second_length = v.agree(reach(page, begin + 2), reach(page, second_from));
+            ((next_from, next_length), (second_from, second_length))
         };
-        if next_length > length + 1 {
-            (begin, from, length) = take_next(begin, next_from, next_length);
+        if next.1.max(second.1.saturating_sub(1)) > length + 1 {
+            (begin, from, length) = look_ahead(begin, next, second);
         }
         let distance = begin - from;
         let mut end = begin + length;
@@ -153,12 +157,17 @@ pub(crate) fn encode<V: Vector>(
     unsafe { end.offset_from(start) as usize }
 }
 
-/// The match at the next position instead. Out of the way, so that this is a branch: it is taken for
-/// one match in ten, and the search for the next one need not wait for what it depends on.
+/// The better of the matches at the next position and at the second, each given by its candidate and
+/// its length. Out of the way, so that this is a branch: it is taken for one match in seven, and the
+/// search for the next one need not wait for what it depends on.
 #[cold]
 #[inline(never)]
-fn take_next(begin: usize, from: usize, length: usize) -> (usize, usize, usize) {
-    (begin + 1, from, length)
+fn look_ahead(begin: usize, next: (usize, usize), second: (usize, usize)) -> (usize, usize, usize) {
+    if second.1 > next.1 + 1 {
+        (begin + 2, second.0, second.1)
+    } else {
+        (begin + 1, next.0, next.1)
+    }
 }
 
 /// Where a match at `distance` ends, if it goes at least to `end`.
