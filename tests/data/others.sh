@@ -1,7 +1,7 @@
 #!/bin/bash
 # Captures pages of three programs that nothing here was tuned on: Firefox, Ruby and SQLite, 1024
 # pages of each, to target/others/. As root, with firefox-esr, ruby and sqlite3; takes a minute. Then:
-#   cargo bench -p trueno-zram-core -- target/others/*.pages
+#   cargo bench -p trueno-zram-core -- "$PWD"/target/others/*.pages
 set -eu
 cd "$(dirname "$0")/../.."
 out=$PWD/target/others

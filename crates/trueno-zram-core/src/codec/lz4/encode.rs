@@ -94,9 +94,9 @@ pub(crate) fn encode<V: Vector>(
     // Everything before `done` is in the block.
     let (mut at, mut done) = (1, 0);
     'page: while at <= SEARCH_LAST {
-        let (mut step, mut patient) = (1, at + PATIENCE);
+        let (mut step, mut patient) = (1, SEARCH_LAST.min(at + PATIENCE));
         let (mut begin, mut from) = 'search: loop {
-            while at <= patient.min(SEARCH_LAST) {
+            while at <= patient {
                 // SAFETY: `at` is at most SEARCH_LAST.
                 let here = unsafe { word(page, at) };
                 let candidate = table.replace(here, at);
@@ -111,7 +111,7 @@ pub(crate) fn encode<V: Vector>(
                 break 'page;
             }
             step += 1;
-            patient = at + step * PATIENCE;
+            patient = SEARCH_LAST.min(at + step * PATIENCE);
         };
 
         let mut length;
@@ -127,7 +127,7 @@ pub(crate) fn encode<V: Vector>(
             let second_length = v.agree(reach(page, begin + 2), reach(page, second_from));
             ((next_from, next_length), (second_from, second_length))
         };
-        if next.1.max(second.1.saturating_sub(1)) > length + 1 {
+        if next.1 > length + 1 || second.1 > length + 2 {
             (begin, from, length) = look_ahead(begin, next, second);
         }
         let distance = begin - from;

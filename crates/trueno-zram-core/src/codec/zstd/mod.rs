@@ -8,7 +8,7 @@
 //! ```
 //! Frame header and block header are left out, since the page-table entry says what they would: where
 //! the block ends, and that it restores 4096 bytes. A block may refer to the entropy tables of
-//! [`dictionary`] in place of its own, which makes it smaller and faster to read. To restore it
+//! [`dictionary()`] in place of its own, which makes it smaller and faster to read. To restore it
 //! elsewhere, put these before it and give it to any Zstandard library with that dictionary:
 //!
 //! ```text
