@@ -146,7 +146,7 @@ impl Default for CompressorBuilder {
 pub struct Compressor {
     algorithm: Algorithm,
     isa: Isa,
-    /// What [`codec_for`] said.
+    /// The codec, or why there is none.
     codec: Result<Option<Arc<dyn Codec>>, Error>,
     /// Working memory of calls that bring none; as many as there were calls at the same time.
     scratches: Mutex<Vec<Scratch>>,
@@ -199,7 +199,8 @@ impl Compressor {
     ///
     /// # Errors
     /// [`Error::Corrupt`] if the bytes are damaged, [`Error::Unsupported`] if they claim to be of
-    /// an algorithm without a format.
+    /// an algorithm without a format, [`Error::Dictionary`] if they were made with a dictionary that
+    /// is not this compressor's.
     pub fn decompress(&self, compressed: &Compressed) -> Result<Restored, Error> {
         let (bytes, length) = (compressed.as_bytes(), compressed.original_len());
         if length == PAGE_SIZE {
@@ -236,7 +237,8 @@ impl Compressor {
     /// [`compress_into`](Compressor::compress_into).
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the block is damaged; the content of `page` is then unspecified.
+    /// [`Error::Corrupt`] if the block is damaged, [`Error::Dictionary`] if it was made with a
+    /// dictionary that `scratch` has not met; the content of `page` is then unspecified.
     pub fn decompress_into(
         &self,
         block: &[u8],

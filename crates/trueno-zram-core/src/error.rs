@@ -56,12 +56,19 @@ impl std::fmt::Display for Error {
             Error::Dictionary { block, given } => {
                 write!(f, "the block was made with dictionary {block:07x} and ")?;
                 match given {
+                    Some(id) if id == block => {
+                        f.write_str("another at hand has that id too: keep only one of them loaded")
+                    }
                     Some(id) => write!(f, "the one at hand is {id:07x}: load the other"),
                     None => f.write_str("none is at hand: load it"),
                 }
             }
             Error::NotADictionary => f.write_str(
                 "these bytes are no zstd dictionary: give a file that training has written",
+            ),
+            Error::Samples { size, .. } if *size < 256 => write!(
+                f,
+                "a dictionary of {size} bytes is too small: ask for 256 or more"
             ),
             Error::Samples { pages, size } => write!(
                 f,

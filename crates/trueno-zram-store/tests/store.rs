@@ -5,7 +5,8 @@ mod common;
 use common::Random;
 use std::sync::Arc;
 use trueno_zram_core::codec::lz4::Lz4;
-use trueno_zram_core::{PAGE_SIZE, Page};
+use trueno_zram_core::codec::zstd::{Dictionary, Zstd};
+use trueno_zram_core::{Choice, PAGE_SIZE, Page, PageBytes, Selector};
 use trueno_zram_store::{Config, CreateError, Growth, Memory, ReadError, Store, WriteError};
 
 fn store(config: Config) -> Arc<Store> {
@@ -44,6 +45,48 @@ fn same_filled_pages_take_no_memory_unless_their_word_is_odd() {
         (5, 5, 1)
     );
     assert_eq!((stats.compr_data_size, stats.huge_pages), (0, 0));
+}
+
+#[test]
+fn pages_of_two_dictionaries_are_read_each_with_its_own() {
+    struct Second;
+    impl Selector for Second {
+        fn select(&self, page: &PageBytes) -> Choice {
+            Choice::Codec(page[0] - b'0')
+        }
+    }
+    let page = |kind: usize, seed: usize| {
+        let mut page = Page::ZERO;
+        for (i, line) in page.chunks_exact_mut(32).enumerate() {
+            let text = format!(
+                "{kind} line {} of {}",
+                (seed * 31 + i) % 211,
+                7919 + i * seed
+            );
+            line[..text.len()].copy_from_slice(text.as_bytes());
+        }
+        page
+    };
+    let codec = |kind| {
+        let samples: Vec<Page> = (0..200).map(|seed| page(kind, seed)).collect();
+        let dictionary = Dictionary::train(samples.iter().map(|page| &**page), 8192).unwrap();
+        Arc::new(Zstd::new(1).unwrap().with_dictionary(Arc::new(dictionary)))
+    };
+    let mut config = Config::new(1 << 20, codec(0));
+    config.codecs.push(codec(1));
+    config.selector = Arc::new(Second);
+    let store = store(config);
+    let mut worker = store.worker();
+    for index in 0..40 {
+        worker
+            .write(index, &page(index as usize % 2, 300 + index as usize))
+            .unwrap();
+    }
+    let mut back = Page::ZERO;
+    for index in 0..40 {
+        worker.read(index, &mut back).unwrap();
+        assert_eq!(back, page(index as usize % 2, 300 + index as usize));
+    }
 }
 
 #[test]

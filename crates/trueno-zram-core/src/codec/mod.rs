@@ -42,7 +42,8 @@ impl CodecId {
     }
 
     /// Restores a page from a block in this format, as [`Codec::decompress`] does: the id is all
-    /// that is needed. It does not allocate if some codec of this format has prepared `scratch`.
+    /// that is needed, and a dictionary if the block was made with one, which `scratch` has to have
+    /// met. It does not allocate if some codec of this format has prepared `scratch`.
     pub fn decompress(
         self,
         block: &[u8],
@@ -52,7 +53,7 @@ impl CodecId {
         match self {
             CodecId::Same => same::decompress(block, page),
             CodecId::Lz4 => lz4::decompress(block, page),
-            CodecId::Zstd => zstd::decompress(block, page, scratch, None),
+            CodecId::Zstd => zstd::decompress(block, page, scratch),
         }
     }
 }
@@ -74,8 +75,9 @@ pub trait Codec: Send + Sync {
     /// fits exactly if it is no longer than `out`. A block is never empty.
     fn compress(&self, page: &PageBytes, out: &mut [u8], scratch: &mut Scratch) -> Option<usize>;
 
-    /// Restores a page from `block`, which may be any bytes at all: the result is the page or
-    /// [`Error::Corrupt`], in which case the content of `page` is unspecified.
+    /// Restores a page from `block`, which may be any bytes at all: the result is the page or an
+    /// error, in which case the content of `page` is unspecified. It is [`Error::Corrupt`], or
+    /// [`Error::Dictionary`] if the block asks for a dictionary that `scratch` has not met.
     fn decompress(
         &self,
         block: &[u8],

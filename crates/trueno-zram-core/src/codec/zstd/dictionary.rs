@@ -7,7 +7,7 @@ use super::{Zstd, decompress, prefix_of};
 use crate::codec::{Codec, CodecId, Scratch};
 use crate::{Error, PAGE_SIZE, PageBytes};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A Zstandard dictionary (RFC 8878, section 5), and what it takes to restore blocks with it.
 ///
@@ -41,6 +41,8 @@ pub struct Dictionary {
     bytes: Box<[u8]>,
     id: u32,
     restoring: ForRestoring,
+    /// For the levels that were asked for so far: codecs of one level share it.
+    compression: Mutex<Vec<(i32, Arc<ForCompression>)>>,
 }
 
 impl Dictionary {
@@ -48,7 +50,8 @@ impl Dictionary {
     /// pages, a hundred times `size` in all if possible, and some milliseconds for each hundred.
     ///
     /// # Errors
-    /// [`Error::Samples`] if there are too few, or they have too little in common.
+    /// [`Error::Samples`] if there are too few, they have too little in common, or `size` is below
+    /// 256, the least that libzstd makes.
     pub fn train<'a>(
         samples: impl IntoIterator<Item = &'a PageBytes>,
         size: usize,
@@ -74,6 +77,7 @@ impl Dictionary {
             bytes: bytes.into(),
             id: id_of(bytes),
             restoring: ForRestoring::new(bytes).ok_or(Error::NotADictionary)?,
+            compression: Mutex::default(),
         })
     }
 
@@ -90,6 +94,23 @@ impl Dictionary {
 
     pub(super) fn restoring(&self) -> &ForRestoring {
         &self.restoring
+    }
+
+    fn compression(&self, level: i32) -> Arc<ForCompression> {
+        // Nothing is left half done by a panic, so poison says nothing.
+        let mut made = (self.compression.lock()).unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, made)) = made.iter().find(|(at, _)| *at == level) {
+            return Arc::clone(made);
+        }
+        let new = ForCompression::new(&self.bytes, level).expect("loaded before, at another level");
+        let new = Arc::new(new);
+        made.push((level, Arc::clone(&new)));
+        new
+    }
+
+    /// Whether it says the same, whatever the ids.
+    pub(super) fn is_same(&self, other: &Dictionary) -> bool {
+        std::ptr::eq(self, other) || self.bytes == other.bytes
     }
 }
 
@@ -112,8 +133,10 @@ impl fmt::Debug for Dictionary {
 
 /// The Zstandard codec at one level with a dictionary; made by [`Zstd::with_dictionary`].
 ///
-/// It restores blocks made with this dictionary, and those made without one. A block that was made
-/// with another is [`Error::Dictionary`], which names both.
+/// It restores blocks made with this dictionary, those made without one, and those made with any
+/// other that the [`Scratch`] has met. A block that was made with a stranger is
+/// [`Error::Dictionary`], which names both. A scratch keeps what it has met, and a context of libzstd
+/// for each level and dictionary it has compressed with, as long as it lives.
 #[derive(Clone)]
 pub struct ZstdWithDictionary {
     zstd: Zstd,
@@ -123,12 +146,10 @@ pub struct ZstdWithDictionary {
 
 impl ZstdWithDictionary {
     pub(super) fn new(zstd: Zstd, dictionary: Arc<Dictionary>) -> ZstdWithDictionary {
-        let compression = ForCompression::new(dictionary.as_bytes(), zstd.level())
-            .expect("loaded before, at another level");
         ZstdWithDictionary {
             zstd,
+            compression: dictionary.compression(zstd.level()),
             dictionary,
-            compression: Arc::new(compression),
         }
     }
 
@@ -161,6 +182,7 @@ impl Codec for ZstdWithDictionary {
     }
 
     fn compress(&self, page: &PageBytes, out: &mut [u8], scratch: &mut Scratch) -> Option<usize> {
+        scratch.zstd.dictionary(&self.dictionary);
         let encoder = (scratch.zstd).theirs(self.zstd.level(), Some(&self.compression));
         let content = encoder.encode(page);
         let prefix = prefix_of(self.dictionary.id);
@@ -181,6 +203,7 @@ impl Codec for ZstdWithDictionary {
         page: &mut PageBytes,
         scratch: &mut Scratch,
     ) -> Result<(), Error> {
-        decompress(block, page, scratch, Some(&self.dictionary))
+        scratch.zstd.dictionary(&self.dictionary);
+        decompress(block, page, scratch)
     }
 }

@@ -38,10 +38,10 @@ pub(super) struct Encoder {
     _workspace: Workspace,
 }
 
-// SAFETY: `context` points into `_workspace`, which this value owns; libzstd binds a context to no
-// thread.
+// SAFETY: `context` points into `_workspace`, which this value owns, and from there to the dictionary,
+// which it holds and which may be shared; libzstd binds a context to no thread.
 unsafe impl Send for Encoder {}
-// SAFETY: nothing can be done through a shared reference but reading `level`.
+// SAFETY: nothing can be done through a shared reference but reading `level` and `dictionary`.
 unsafe impl Sync for Encoder {}
 
 impl Encoder {

@@ -113,17 +113,16 @@ impl Codec for Zstd {
         page: &mut PageBytes,
         scratch: &mut Scratch,
     ) -> Result<(), Error> {
-        decompress(block, page, scratch, None)
+        decompress(block, page, scratch)
     }
 }
 
-/// Restores a page from a block of any level, with `dictionary` if it was made with that, or with
-/// one that `scratch` knows if none is given.
+/// Restores a page from a block of any level, with the dictionary that it was made with if `scratch`
+/// knows that.
 pub(super) fn decompress(
     block: &[u8],
     page: &mut PageBytes,
     scratch: &mut Scratch,
-    dictionary: Option<&Arc<Dictionary>>,
 ) -> Result<(), Error> {
     if block.len() >= PAGE_SIZE {
         *page = *<&PageBytes>::try_from(block).map_err(|_| Error::Corrupt)?;
@@ -134,10 +133,7 @@ pub(super) fn decompress(
     let length = match split_id(block) {
         None => decoder.decode(block, page, None),
         Some((id, content)) => {
-            let known = match dictionary {
-                Some(dictionary) => std::slice::from_ref(dictionary),
-                None => &contexts.dictionaries,
-            };
+            let known = &contexts.dictionaries;
             // Should two have one id, which is as likely as guessing 28 bits, neither will do.
             let mut fitting = known.iter().filter(|dictionary| dictionary.id() == id);
             let (Some(fitting), None) = (fitting.next(), fitting.next()) else {
@@ -201,11 +197,8 @@ impl Contexts {
 
     /// Keeps `dictionary` for blocks that ask for it by its id.
     fn dictionary(&mut self, dictionary: &Arc<Dictionary>) {
-        if !self
-            .dictionaries
-            .iter()
-            .any(|known| known.as_bytes() == dictionary.as_bytes())
-        {
+        let is_known = (self.dictionaries.iter()).any(|known| known.is_same(dictionary));
+        if !is_known {
             self.dictionaries.push(Arc::clone(dictionary));
         }
     }

@@ -5,7 +5,7 @@
 //! was there something with the same hash?                                      take that
 //! extend the match to both sides, note literals and sequence, go on behind it
 //! ```
-//! The thorough search looks up eight bytes besides, and takes what it finds there first.
+//! With two tables, eight bytes are looked up besides, and what is found there is taken first.
 //!
 //! No unsafe code: every position is cut to the bits that an index may have, which the compiler
 //! understands, and which costs an instruction.
@@ -27,7 +27,7 @@ const WIDE: usize = 32;
 const LAST: usize = PAGE_SIZE - 8;
 
 const HASH_BITS: u32 = 12;
-/// By hash, the last position with it. 0 where there is none: position 0 is never looked up, and a
+/// By hash, the last position with it. 0 where there is none: position 0 is never entered, and a
 /// candidate is compared in any case.
 type Table = [u16; 1 << HASH_BITS];
 
