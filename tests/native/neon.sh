@@ -21,22 +21,26 @@ runner=CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER
 
 # All of the core's but `no_alloc`, which replaces a malloc that is linked statically here.
 env $runner=qemu-aarch64-static cargo test --package trueno-zram-core --target $target --lib \
-    --test codecs --test compressor --test hostile --test lz4 --test seeds >"$SCRATCH/tests" 2>&1
+    --test codecs --test compressor --test dictionary --test hostile --test lz4 --test seeds >"$SCRATCH/tests" 2>&1
 status=$?
 cat "$SCRATCH/tests"
 [ $status = 0 ] || fail "cargo test: status $status"
 echo "report tests=$(awk '/^test result: ok/ { n += $4 } END { print n }' "$SCRATCH/tests")"
 
-# translated BACKEND: how many instructions of NEON's reduction, which the search for pages of one
-# word ends each step with, the emulator found on its way through our code.
+# translated TEST INSTRUCTION: how many of that instruction the emulator found on its way through our
+# code. The search for pages of one word ends each step with one reduction of NEON, and LZ4's
+# comparison with one narrowing shift.
 translated() {
     env "$runner=qemu-aarch64-static -d in_asm -D $SCRATCH/$1" cargo test --package trueno-zram-core \
-        --target $target --test neon "search_by_$1" >"$SCRATCH/search" 2>&1
-    grep -q '^test result: ok. 1 passed' "$SCRATCH/search" || fail "$(cat "$SCRATCH/search")"
-    awk '/^IN:/ { ours = /trueno_zram_core/ } ours && /umaxv/ { n++ } END { print n + 0 }' "$SCRATCH/$1"
+        --target $target --test neon "$1" >"$SCRATCH/run" 2>&1
+    grep -q '^test result: ok. 1 passed' "$SCRATCH/run" || fail "$(cat "$SCRATCH/run")"
+    awk -v name="$2" '/^IN:/ { ours = /trueno_zram_core/ } ours && $0 ~ name { n++ } END { print n + 0 }' \
+        "$SCRATCH/$1"
 }
-neon=$(translated neon) || fail "$neon"
-scalar=$(translated scalar) || fail "$scalar"
-echo "report reductions: neon=$neon scalar=$scalar"
-[ "$neon" -gt 0 ] || fail "the NEON backend runs no NEON"
-[ "$scalar" = 0 ] || fail "the scalar backend runs NEON"
+for pair in search:umaxv lz4:shrn; do
+    neon=$(translated "${pair%:*}_by_neon" "${pair#*:}") || fail "$neon"
+    scalar=$(translated "${pair%:*}_by_scalar" "${pair#*:}") || fail "$scalar"
+    echo "report ${pair#*:}: neon=$neon scalar=$scalar"
+    [ "$neon" -gt 0 ] || fail "${pair%:*} on the NEON backend runs no NEON"
+    [ "$scalar" = 0 ] || fail "${pair%:*} on the scalar backend runs NEON"
+done

@@ -13,7 +13,7 @@ pub struct Args {
     tier: Tier,
 }
 
-/// How long each fuzz target runs: all of them on two processors take a minute.
+/// How long each fuzz target runs: all of them on two processors take some 80 seconds.
 const FUZZ_SECONDS: u32 = 20;
 
 /// The `ci` task: the quick checks first.

@@ -135,10 +135,12 @@ fn install(packages: &[&str]) -> Result<()> {
         process::output(&mut command)
     };
     if packages.iter().any(|package| package.ends_with(":arm64")) {
+        println!("adding the architecture arm64 to dpkg's");
         process::output(Command::new("dpkg").args(["--add-architecture", "arm64"]))?;
     }
     apt(&["update"])?;
-    let mut args = vec!["install", "--no-install-recommends"];
+    // What is here stays: Debian's compiler for the web is not beside Debian's own, for one.
+    let mut args = vec!["install", "--no-install-recommends", "--no-remove"];
     args.extend(packages);
     apt(&args)?;
     Ok(())

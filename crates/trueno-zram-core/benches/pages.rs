@@ -20,7 +20,7 @@
 //! block; with less, ours make it elsewhere and copy it, and liblz4 may end early.
 
 use lz4_sys as lz4;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -32,9 +32,30 @@ use trueno_zram_core::{
     SimdBackend,
 };
 
+// Of liblz4; `lz4_sys` does not declare them.
+#[allow(non_snake_case)]
 unsafe extern "C" {
-    /// Of liblz4; `lz4_sys` does not declare it.
-    fn LZ4_versionString() -> *const std::ffi::c_char;
+    fn LZ4_versionString() -> *const c_char;
+    fn LZ4_sizeofState() -> c_int;
+    fn LZ4_sizeofStateHC() -> c_int;
+    fn LZ4_initStream(state: *mut c_void, bytes: usize) -> *mut c_void;
+    fn LZ4_initStreamHC(state: *mut c_void, bytes: usize) -> *mut c_void;
+    fn LZ4_compress_fast_extState_fastReset(
+        state: *mut c_void,
+        from: *const c_char,
+        to: *mut c_char,
+        bytes: c_int,
+        room: c_int,
+        acceleration: c_int,
+    ) -> c_int;
+    fn LZ4_compress_HC_extStateHC_fastReset(
+        state: *mut c_void,
+        from: *const c_char,
+        to: *mut c_char,
+        bytes: c_int,
+        room: c_int,
+        level: c_int,
+    ) -> c_int;
 }
 
 const BATCH: usize = 256;
@@ -287,6 +308,29 @@ impl Contestant for Memcpy {
 struct Lz4C {
     name: &'static str,
     thorough: Option<i32>,
+    state: Box<[u64]>,
+}
+
+impl Lz4C {
+    /// The fast encoder, or the thorough one at a level.
+    fn boxed(name: &'static str, thorough: Option<i32>) -> Box<dyn Contestant> {
+        // SAFETY: both functions only compute.
+        let bytes = unsafe { LZ4_sizeofState().max(LZ4_sizeofStateHC()) } as usize;
+        let mut state = vec![0u64; bytes.div_ceil(8)].into_boxed_slice();
+        // SAFETY: the state is as long as is said, and aligned to 8.
+        let made = unsafe {
+            match thorough {
+                None => LZ4_initStream(state.as_mut_ptr().cast(), bytes),
+                Some(_) => LZ4_initStreamHC(state.as_mut_ptr().cast(), bytes),
+            }
+        };
+        assert!(!made.is_null());
+        Box::new(Lz4C {
+            name,
+            thorough,
+            state,
+        })
+    }
 }
 
 impl Contestant for Lz4C {
@@ -296,11 +340,14 @@ impl Contestant for Lz4C {
     fn compress(&mut self, page: &PageBytes, out: &mut [u8]) -> usize {
         let (from, to) = (page.as_ptr().cast(), out.as_mut_ptr().cast());
         let (bytes, room) = (PAGE_SIZE as i32, out.len() as i32);
-        // SAFETY: both buffers are as long as is said.
+        let state = self.state.as_mut_ptr().cast();
+        // SAFETY: both buffers are as long as is said, and the state was made for this encoder.
         let length = unsafe {
             match self.thorough {
-                None => lz4::LZ4_compress_fast(from, to, bytes, room, 1),
-                Some(level) => lz4::LZ4_compress_HC(from, to, bytes, room, level),
+                None => LZ4_compress_fast_extState_fastReset(state, from, to, bytes, room, 1),
+                Some(level) => {
+                    LZ4_compress_HC_extStateHC_fastReset(state, from, to, bytes, room, level)
+                }
             }
         };
         usize::try_from(length).expect("two pages are enough")
@@ -388,17 +435,11 @@ impl Contestant for Snappy {
 fn contestants() -> Vec<Box<dyn Contestant>> {
     let mut all: Vec<Box<dyn Contestant>> = vec![
         Box::new(Memcpy),
-        Box::new(Lz4C {
-            name: "lz4 C",
-            thorough: None,
-        }),
+        Lz4C::boxed("lz4 C", None),
         Box::new(Lz4Flex(lz4_flex::block::CompressTable::small())),
         Ours::boxed("lz4 ours", Algorithm::Lz4),
         Box::new(Snappy(snap::raw::Encoder::new(), snap::raw::Decoder::new())),
-        Box::new(Lz4C {
-            name: "lz4hc C",
-            thorough: Some(9),
-        }),
+        Lz4C::boxed("lz4hc C", Some(9)),
         Ours::boxed("lz4hc ours", Algorithm::Lz4Hc),
         ZstdC::boxed("zstd1 C", 1),
         Ours::boxed("zstd1 ours", Algorithm::Zstd1),

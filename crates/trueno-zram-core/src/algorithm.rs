@@ -44,7 +44,8 @@ pub enum Algorithm {
     SameFill,
     /// LZ4, the standard block format: the fastest to restore.
     Lz4,
-    /// LZ4's slow and thorough search: smaller blocks, restored as fast as those of `Lz4` or faster.
+    /// LZ4's slow and thorough search: smaller blocks, but for pages of a few symbols at random;
+    /// restored as fast as those of `Lz4` or faster.
     Lz4Hc,
     /// Zstandard: smaller blocks for more time.
     Zstd {

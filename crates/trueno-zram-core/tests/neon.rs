@@ -23,6 +23,27 @@ fn search(backend: SimdBackend) {
     }
 }
 
+/// Compresses a page with a match every 64 bytes by `backend`.
+fn lz4(backend: SimdBackend) {
+    let compressor = Compressor::builder().backend(backend).build().unwrap();
+    let mut page = Page::ZERO;
+    for (i, line) in page.as_chunks_mut::<64>().0.iter_mut().enumerate() {
+        line[40..].fill(i as u8);
+    }
+    let compressed = compressor.compress(&*page).unwrap();
+    assert_eq!(compressor.decompress(&compressed).unwrap(), *page);
+}
+
+#[test]
+fn lz4_by_neon() {
+    lz4(SimdBackend::Neon);
+}
+
+#[test]
+fn lz4_by_scalar() {
+    lz4(SimdBackend::Scalar);
+}
+
 #[test]
 fn search_by_neon() {
     search(SimdBackend::Neon);

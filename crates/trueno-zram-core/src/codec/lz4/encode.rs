@@ -55,7 +55,7 @@ impl Table {
         Box::new(Table([0xffff; 1 << HASH_BITS]))
     }
 
-    /// Notes that the bytes of `word` are seen at `at`. Nothing behind it was noted yet.
+    /// Notes that the bytes of `word` are seen at `at`, which lies before all that is looked up later.
     #[inline(always)]
     fn note(&mut self, word: u64, at: usize) {
         self.0[hash(word)] = at as u16;
@@ -116,7 +116,7 @@ pub(crate) fn encode<V: Vector>(
 
         let mut length;
         // SAFETY: `begin` is at most SEARCH_LAST, so that these words and REACH bytes from the next two
-        // positions on end before LAST_END; candidates lie before the position they were looked up
+        // positions on end by LAST_END; candidates lie before the position they were looked up
         // for. The words are read first: the compiler would else take them out of vectors, for more.
         let (next, second) = unsafe {
             let (next, second) = (word(page, begin + 1), word(page, begin + 2));
@@ -174,7 +174,7 @@ fn look_ahead(begin: usize, next: (usize, usize), second: (usize, usize)) -> (us
 #[inline(always)]
 fn extend<V: Vector>(v: V, page: &PageBytes, distance: usize, mut end: usize) -> usize {
     while end <= LAST_END - REACH {
-        // SAFETY: REACH bytes from `end` on end before LAST_END.
+        // SAFETY: REACH bytes from `end` on end by LAST_END.
         let more = unsafe { v.agree(reach(page, end), reach(page, end - distance)) };
         end += more;
         if more < REACH {

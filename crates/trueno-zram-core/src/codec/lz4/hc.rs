@@ -1,4 +1,5 @@
-//! The thorough encoder of LZ4 blocks, for exactly one page: the smallest block there is, or nearly.
+//! The thorough encoder of LZ4 blocks, for exactly one page: for pages of programs, the smallest
+//! block there is, or nearly.
 //!
 //! ```text
 //! chain      links every position to the last one before it with the same hash of 4 bytes
