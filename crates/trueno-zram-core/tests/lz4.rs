@@ -3,8 +3,10 @@
 
 mod guarded;
 mod pages;
+mod random;
 
 use guarded::Guarded;
+use random::Random;
 use std::ops::Range;
 use trueno_zram_core::codec::lz4::{Lz4, Lz4Hc};
 use trueno_zram_core::{
@@ -13,22 +15,6 @@ use trueno_zram_core::{
 
 /// The longest block: a page of literals.
 const LONGEST: usize = 1 + (PAGE_SIZE - 15) / 255 + 1 + PAGE_SIZE;
-
-/// Vigna's xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as usize % end
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.below(256) as u8
-    }
-}
 
 /// A page on which an encoder may stumble: repetitions near and far, short and long.
 fn repetitive(random: &mut Random) -> Page {

@@ -3,7 +3,9 @@
 
 mod guarded;
 mod properties;
+mod random;
 
+use random::Random;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use trueno_zram_core::{Algorithm, PAGE_SIZE, Scratch, codec_for};
@@ -48,7 +50,7 @@ fn made_inputs_have_every_property() {
     let mut out = [0; 2 * PAGE_SIZE];
     for round in 0..400 {
         let mut program = vec![0; 1 + random.below(60)];
-        program.fill_with(|| random.below(256) as u8);
+        program.fill_with(|| random.byte());
         for (name, _) in properties::ALL {
             println!("{name} {program:?}");
             properties::check(name, &program);
@@ -61,7 +63,7 @@ fn made_inputs_have_every_property() {
             for damage in 0..8 {
                 let mut block = out[..length].to_vec();
                 for _ in 0..damage {
-                    block[random.below(length)] = random.below(256) as u8;
+                    block[random.below(length)] = random.byte();
                 }
                 for name in ["decode_any", "lz4_blocks", "zstd_blocks"] {
                     println!("{name} round {round}, {algorithm}, damage {damage}");
@@ -69,17 +71,5 @@ fn made_inputs_have_every_property() {
                 }
             }
         }
-    }
-}
-
-/// Vigna's xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as usize % end
     }
 }
