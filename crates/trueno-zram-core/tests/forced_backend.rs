@@ -9,16 +9,18 @@
 use std::ops::Range;
 use trueno_zram_core::{Algorithm, Compressor, PAGE_SIZE, Page, Scratch, SimdBackend};
 
+/// LZ4 on each backend that this CPU has.
+fn compressors() -> impl Iterator<Item = (SimdBackend, Compressor)> {
+    let available = SimdBackend::ALL.into_iter().filter(|b| b.is_available());
+    available.map(|backend| {
+        let builder = Compressor::builder().algorithm(Algorithm::Lz4);
+        (backend, builder.backend(backend).build().unwrap())
+    })
+}
+
 #[test]
 fn the_search_for_same_filled_pages_uses_the_vectors_of_its_backend() {
-    for backend in SimdBackend::ALL
-        .into_iter()
-        .filter(|backend| backend.is_available())
-    {
-        let builder = Compressor::builder()
-            .algorithm(Algorithm::Lz4)
-            .backend(backend);
-        let compressor = builder.build().unwrap();
+    for (backend, compressor) in compressors() {
         let page = Page([9; PAGE_SIZE]);
         let widths = vector_widths(|| assert!(compressor.page_same_filled(&page).is_some()));
         // At least one instruction for each vector of the page.
@@ -39,14 +41,7 @@ fn lz4_compares_with_the_vectors_of_its_backend() {
     for (i, line) in page.as_chunks_mut::<64>().0.iter_mut().enumerate() {
         line[40..].fill(i as u8);
     }
-    for backend in SimdBackend::ALL
-        .into_iter()
-        .filter(|backend| backend.is_available())
-    {
-        let builder = Compressor::builder()
-            .algorithm(Algorithm::Lz4)
-            .backend(backend);
-        let compressor = builder.build().unwrap();
+    for (backend, compressor) in compressors() {
         let mut scratch = Scratch::new();
         compressor.prepare(&mut scratch);
         let mut out = [0; 2 * PAGE_SIZE];
