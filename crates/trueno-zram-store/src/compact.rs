@@ -15,7 +15,7 @@
 //! Huge pages have no header and are not moved.
 
 use crate::Store;
-use crate::pool::{CLASS_COUNT, Current, HUGE, OBJECT_MAX, SLAB_BYTES, class_of, slot_bytes};
+use crate::pool::{CLASS_COUNT, Current, HUGE, OBJECT_MAX, SLAB_BYTES, slot_bytes};
 use crate::store::HEADER_BYTES;
 use crate::table::{self, Entry};
 use std::sync::atomic::Ordering::Relaxed;
@@ -99,7 +99,7 @@ impl Store {
         };
         let bytes = HEADER_BYTES + usize::from(length);
         // A damaged length would have more copied than a slot holds.
-        if named != place || bytes > OBJECT_MAX || class_of(bytes) != class {
+        if named != place || bytes > OBJECT_MAX.min(slot_bytes(class)) {
             return true;
         }
         let bytes = &mut compactor.object[..bytes];

@@ -186,6 +186,38 @@ fn an_empty_reserve_fails_at_once_and_maintenance_fills_it() {
 }
 
 #[test]
+fn an_empty_reserve_is_used_up_before_a_write_fails() {
+    let mut config = Config::new(64 << 20, Arc::new(Lz4::new()));
+    config.growth = Growth::Reserve(1 << 20);
+    let store = store(config);
+    let mut worker = store.worker();
+    // Each size class wants a slab of its own, and there are fewer slabs than classes.
+    let page = |index: u64| {
+        let mut page = Page::ZERO;
+        let random = 200 + (index * 1_237 % 3_400) as usize;
+        page[..random].copy_from_slice(&noise(index)[..random]);
+        page
+    };
+    let mut index = 0;
+    while worker.write(index, &page(index)).is_ok() {
+        index += 1;
+    }
+    let stored = store.stats().compr_data_size;
+    assert!(stored > 256 << 10, "{stored} bytes of a MiB are used");
+    while store.maintain().unwrap() {}
+    store.compact();
+    let mut back = Page::ZERO;
+    for index in 0..index {
+        worker.read(index, &mut back).unwrap();
+        assert_eq!(back, page(index));
+    }
+    worker.discard(0, index).unwrap();
+    drop(worker);
+    store.check().unwrap();
+    assert_eq!(store.stats().mem_used_total, 0);
+}
+
+#[test]
 fn memory_above_the_reserve_goes_back_to_the_system() {
     let mut config = Config::new(64 << 20, Arc::new(Lz4::new()));
     config.growth = Growth::Reserve(1 << 20);

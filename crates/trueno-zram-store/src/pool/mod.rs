@@ -178,7 +178,8 @@ impl Pool {
             .store(self.used_pages.load(Relaxed), Relaxed);
     }
 
-    /// Takes a slot of `class` for a worker.
+    /// Takes a slot of `class` for a worker; of a larger class if there is no memory for one, since
+    /// a slot that is too large is better than a write that fails.
     pub fn take(
         &self,
         memory: &Memory,
@@ -186,11 +187,19 @@ impl Pool {
         class: u8,
     ) -> Result<Slot, WriteError> {
         let first = self.try_take(memory, current, class);
-        if first.is_err() && self.give_up_empty(memory, current) {
+        let error = match first {
+            Err(error) => error,
+            taken => return taken,
+        };
+        if self.give_up_empty(memory, current) {
             // The worker itself held memory in slabs of other classes.
-            return self.try_take(memory, current, class);
+            if let Ok(slot) = self.try_take(memory, current, class) {
+                return Ok(slot);
+            }
         }
-        first
+        (class + 1..CLASS_COUNT as u8)
+            .find_map(|larger| self.take_listed(memory, current, larger))
+            .ok_or(error)
     }
 
     fn try_take(
