@@ -5,7 +5,7 @@
 //! to write, to read and to build again. Distributions of memory pages are much alike.
 //!
 //! The figures below are what our search finds in the memory of eight programs, printed by
-//! `TRUENO_CORPUS=… cargo test --release -p trueno-zram-core shared_tables -- --ignored --nocapture`.
+//! `TRUENO_CORPUS=… cargo test --release -p trueno-zram-core the_shared_tables -- --nocapture`.
 //! Changing one of them changes the format.
 
 #![forbid(unsafe_code)]
@@ -147,17 +147,26 @@ mod tests {
         }
     }
 
+    /// Bits that all of `counts` cost with these `shares` of 1 << LOG.
+    fn bits(counts: &[u64], shares: &[u16]) -> f64 {
+        let each = counts.iter().zip(shares);
+        each.map(|(count, share)| *count as f64 * (f64::from(LOG) - f64::from(*share).log2()))
+            .sum()
+    }
+
+    /// Prints what stands above as it would be for the pages in `$TRUENO_CORPUS`, or else in the
+    /// repository's sample; what stands above must cost little more for them.
     #[test]
-    #[ignore = "prints what stands above, from the pages in $TRUENO_CORPUS"]
-    fn prints_the_shared_tables() {
+    fn the_shared_tables_fit_real_pages() {
         const PAGES: usize = 2048;
-        let corpus = std::env::var_os("TRUENO_CORPUS").expect("a directory of *.pages.zst");
+        let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data");
+        let corpus = std::env::var_os("TRUENO_CORPUS").unwrap_or(sample.into());
         let mut search = Search::new();
         let (mut codes, mut literals) = ([[0u64; fse::SYMBOLS]; 3], [0u64; 256]);
         let files = std::fs::read_dir(corpus)
             .unwrap()
             .map(|file| file.unwrap().path());
-        for path in files.filter(|path| path.to_string_lossy().ends_with(".pages.zst")) {
+        for path in files.filter(|path| path.to_string_lossy().ends_with("pages.zst")) {
             let mut pages = pages_of(&path);
             pages.retain(|page| page_same_filled(page).is_none());
             for page in pages.iter().step_by((pages.len() / PAGES).max(1)) {
@@ -174,7 +183,7 @@ mod tests {
                 }
             }
         }
-        for (sums, kinds) in codes.iter().zip(KINDS) {
+        for ((sums, kinds), ours) in codes.iter().zip(KINDS).zip(shares()) {
             let total: u64 = sums.iter().sum();
             let share = |sum: &u64| ((sum << LOG) as f64 / total as f64).round().max(1.0) as u16;
             let mut shares: Vec<u16> = sums[..kinds].iter().map(share).collect();
@@ -182,10 +191,22 @@ mod tests {
             let largest = shares.iter_mut().max().unwrap();
             *largest = (i32::from(*largest) + rest) as u16;
             println!("{shares:?}");
+            let sums = &sums[..kinds];
+            let more = bits(sums, &ours[..kinds]) / bits(sums, &shares);
+            println!("cost with what stands above: {more:.4}");
+            assert!(more < 1.02, "{more}");
         }
         let total: u64 = literals.iter().sum();
         let counts = literals.map(|count| ((count * 40_000 / total) as u16).max(1));
-        let total = counts.iter().map(|count| u32::from(*count)).sum();
-        println!("{:?}", huffman::lengths_of(&counts, total));
+        let all = counts.iter().map(|count| u32::from(*count)).sum();
+        let lengths = huffman::lengths_of(&counts, all);
+        println!("{lengths:?}");
+        let cost = |lengths: &[u8]| -> u64 {
+            let each = literals.iter().zip(lengths);
+            each.map(|(count, length)| count * u64::from(*length)).sum()
+        };
+        let more = cost(&LITERALS) as f64 / cost(&lengths[..]) as f64;
+        println!("cost with what stands above: {more:.4}");
+        assert!(more < 1.02, "{more}");
     }
 }
