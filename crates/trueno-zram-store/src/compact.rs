@@ -1,21 +1,23 @@
-//! Moves objects out of sparse slabs, so that whole slabs become free.
+//! Moves objects together, so that pages of memory become free.
 //!
 //! ```text
-//! own the emptiest listed slab of a class, if its objects fit into the free slots of others
-//! for each slot taken in it:
+//! own a slab that could do with half of its pages
+//! while it has a slot taken: the last one
 //!     the object's header names its page
 //!     lock the page's entry; unless it names this very slot, somebody has just freed it
-//!     copy the object to a slot in another slab; publish that; free this one
+//!     copy the object to a free slot of another slab, if this one is mostly empty,
+//!         else to a free slot further down in this one; publish that; free the old slot
+//! give the slab up without the pages behind its last object
 //! ```
 //! Only the owner of a slab takes slots in it, so nothing is written in the slab meanwhile, and
 //! reading a header of a slot that is being freed is harmless. The entry is locked for the time of
 //! one copy. Slots for the copies come from slabs that have them already: compaction never asks
 //! for memory, so it also works at the limit and with an empty reserve.
 //!
-//! Huge pages have no header and are not moved.
+//! Huge pages need no compaction: each is a frame of its own.
 
 use crate::Store;
-use crate::pool::{CLASS_COUNT, Current, HUGE, OBJECT_MAX, SLAB_BYTES, slot_bytes};
+use crate::pool::{Current, OBJECT_MAX, Slot, slot_bytes};
 use crate::store::HEADER_BYTES;
 use crate::table::{self, Entry};
 use std::sync::atomic::Ordering::Relaxed;
@@ -26,8 +28,17 @@ pub(crate) struct Compactor {
     /// The slabs into which objects are moved.
     current: Current,
     object: Box<[u8; OBJECT_MAX]>,
-    /// The class that the next step looks at.
-    class: u8,
+    /// The slab that the next step looks at.
+    next: u32,
+}
+
+/// What became of an object that was to be moved.
+enum Move {
+    Done,
+    /// There is no slot to move it to.
+    NoSlot,
+    /// It is just being freed, or is damaged, and stays where it is.
+    Left,
 }
 
 impl Compactor {
@@ -35,58 +46,83 @@ impl Compactor {
         Compactor {
             current: Current::new(),
             object: Box::new([0; OBJECT_MAX]),
-            class: 0,
+            next: 0,
         }
     }
 }
 
 impl Store {
-    /// Looks at the next `classes` size classes for a sparse slab, and empties the first that it
-    /// finds. Returns whether it emptied one.
-    pub(crate) fn compact_step(&self, compactor: &mut Compactor, classes: usize) -> bool {
-        for _ in 0..classes {
-            let class = compactor.class;
-            if class != HUGE
-                && let Some(slab) = self.pool.acquire_sparse(class)
-            {
-                let pages = self.pool.touched_pages(slab);
-                let emptied = self.empty(compactor, class, slab);
-                if emptied {
-                    self.pages_compacted.fetch_add(u64::from(pages), Relaxed);
-                }
-                // What objects were moved to is for the workers again.
-                self.pool.give_up_all(&self.memory, &mut compactor.current);
-                if emptied {
-                    return true;
-                }
+    /// Looks at the next `slabs` slabs for a sparse one, and empties the first that it finds as far
+    /// as it can. Returns whether any memory became free.
+    pub(crate) fn compact_step(&self, compactor: &mut Compactor, slabs: u32) -> bool {
+        let count = self.pool.slab_count();
+        for _ in 0..slabs.min(count) {
+            let index = compactor.next;
+            compactor.next = index + 1;
+            if compactor.next >= count {
+                // What workers keep open is to be seen in the next round too.
+                compactor.next = 0;
+                self.recall();
             }
-            compactor.class = (class + 1) % CLASS_COUNT as u8;
+            if index < count && self.compact_slab(compactor, index, false) > 0 {
+                return true;
+            }
         }
         false
     }
 
-    /// Moves the objects of slab `index`, which the caller owns, and gives the slab up. Returns
-    /// whether it became free.
-    fn empty(&self, compactor: &mut Compactor, class: u8, index: u32) -> bool {
-        let start = index as u64 * SLAB_BYTES as u64;
-        for slot in self.pool.taken_slots(index) {
-            let place = start + (slot * slot_bytes(class)) as u64;
-            if !self.move_object(compactor, class, place) {
+    /// Takes the pages from slab `index` that its objects can do without, if that is half of them;
+    /// or if it is any, where `tight`. Returns how many.
+    pub(crate) fn compact_slab(&self, compactor: &mut Compactor, index: u32, tight: bool) -> u32 {
+        let Some(class) = self.pool.acquire_sparse(index, tight) else {
+            return 0;
+        };
+        let (slots, used) = self.pool.used_slots(index);
+        let mut away = used * 2 <= slots;
+        let mut end = slots;
+        while let Some(slot) = self.pool.taken_below(index, end) {
+            end = slot;
+            let place = self.pool.place(index, slot);
+            let mut moved = Move::NoSlot;
+            if away {
+                moved = self.move_object(compactor, class, place, |compactor| {
+                    self.pool.take_listed(&mut compactor.current, class)
+                });
+            }
+            if let Move::NoSlot = moved {
+                away = false;
+                moved = self.move_object(compactor, class, place, |_| {
+                    self.pool.take_below(index, end)
+                });
+            }
+            if let Move::NoSlot = moved {
                 break;
             }
         }
-        self.pool.give_up_or_retire(&self.memory, index, class)
+        let pages = self.pool.trim(index, class);
+        // What objects were moved to is for the workers again.
+        self.pool.give_up_all(&mut compactor.current);
+        self.pages_compacted.fetch_add(u64::from(pages), Relaxed);
+        pages
     }
 
-    /// Moves the object at `place`; `false` when there is no free slot to move it to.
-    fn move_object(&self, compactor: &mut Compactor, class: u8, place: u64) -> bool {
+    /// Moves the object of `class` at `place` to a slot of the same class that `take` gives.
+    fn move_object(
+        &self,
+        compactor: &mut Compactor,
+        class: u8,
+        place: u64,
+        take: impl FnOnce(&mut Compactor) -> Option<Slot>,
+    ) -> Move {
         let mut header = [0; 4];
         // SAFETY: the slab is owned by this thread, so no object is written to it; see the top.
-        unsafe { self.memory.read(self.pool.offset(place), &mut header) };
+        if !unsafe { self.pool.read(place, &mut header) } {
+            return Move::Left;
+        }
         let page = u64::from(u32::from_ne_bytes(header));
         // Damaged headers are found by reading; here they only must do no harm.
         if page >= self.pages() || !self.is_written(page) {
-            return true;
+            return Move::Left;
         }
         let locked = table::lock(self.word(page));
         let Ok(Entry::Stored {
@@ -95,30 +131,27 @@ impl Store {
             place: named,
         }) = locked.entry()
         else {
-            return true;
+            return Move::Left;
         };
         let bytes = HEADER_BYTES + usize::from(length);
         // A damaged length would have more copied than a slot holds.
-        if named != place || bytes > OBJECT_MAX.min(slot_bytes(class)) {
-            return true;
+        if named != place || bytes > slot_bytes(class) {
+            return Move::Left;
         }
-        let bytes = &mut compactor.object[..bytes];
-        let Some(slot) = self
-            .pool
-            .take_listed(&self.memory, &mut compactor.current, class)
-        else {
-            return false;
+        let Some(slot) = take(compactor) else {
+            return Move::NoSlot;
         };
+        let object = &mut compactor.object[..bytes];
         // SAFETY: the entry is locked, so the object stays as it is.
-        unsafe { self.memory.read(self.pool.offset(place), bytes) };
-        // SAFETY: the slot is ours alone until the entry is published.
-        unsafe { self.memory.write(self.pool.offset(slot.place), bytes) };
+        let whole = unsafe { self.pool.read(place, object) };
+        debug_assert!(whole, "a slot that is taken has its pages");
+        self.pool.write(&slot, object);
         locked.publish(Entry::Stored {
             codec,
             length,
             place: slot.place,
         });
-        self.pool.free(&self.memory, crate::pool::Slot { place });
-        true
+        self.pool.free(Slot { place });
+        Move::Done
     }
 }

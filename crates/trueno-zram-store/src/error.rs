@@ -63,6 +63,8 @@ pub enum CreateError {
     MemLimit(u64),
     /// No codec was given, more than the table can name, or a selector that names none of them.
     Codecs(usize),
+    /// The memory given holds something already.
+    NotEmpty,
     /// The memory given is smaller than the plan needs.
     Memory {
         /// Bytes that the plan needs.
@@ -93,6 +95,9 @@ impl fmt::Display for CreateError {
                 )
             }
             CreateError::Codecs(count) => write!(f, "{count} codecs given, 1 to 15 are possible"),
+            CreateError::NotEmpty => f.write_str(
+                "the memory for the store holds something already: give an empty file, or attach",
+            ),
             CreateError::Memory { needed, given } => {
                 write!(
                     f,
@@ -108,6 +113,66 @@ impl std::error::Error for CreateError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             CreateError::Os(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+/// Why a store cannot be gone on with. Nothing of it was changed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// The configuration is none that a store can have.
+    Config(CreateError),
+    /// The memory holds no store.
+    NoStore,
+    /// The store is of another version of this program.
+    Version(u32),
+    /// The store has features that this program does not know.
+    Features(u32),
+    /// The store has another size, in bytes.
+    Size {
+        /// What it has.
+        found: u64,
+        /// What was asked for.
+        wanted: u64,
+    },
+    /// What was found contradicts itself; how.
+    Damaged(&'static str),
+    /// The operating system refused memory.
+    Os(std::io::Error),
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AttachError::Config(error) => error.fmt(f),
+            AttachError::NoStore => f.write_str("there is no store in this memory"),
+            AttachError::Version(found) => write!(
+                f,
+                "the store is of format {found}, and this program knows format {} only: go on \
+                 with the version of the program that made it",
+                crate::superblock::VERSION
+            ),
+            AttachError::Features(bits) => write!(
+                f,
+                "the store uses features that this program does not know ({bits:#x}): go on with \
+                 the version of the program that made it"
+            ),
+            AttachError::Size { found, wanted } => {
+                write!(f, "the store has {found} bytes, not the {wanted} asked for")
+            }
+            AttachError::Damaged(how) => write!(f, "the store is damaged: {how}"),
+            AttachError::Os(_) => f.write_str("the operating system refused memory"),
+        }
+    }
+}
+
+impl std::error::Error for AttachError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            AttachError::Config(error) => std::error::Error::source(error),
+            AttachError::Os(error) => Some(error),
             _ => None,
         }
     }

@@ -39,10 +39,11 @@ pub mod plan;
 mod pool;
 mod stats;
 mod store;
+mod superblock;
 mod system;
 pub mod table;
 
-pub use error::{CreateError, ReadError, WriteError};
+pub use error::{AttachError, CreateError, ReadError, WriteError};
 pub use memory::Memory;
 pub use plan::{Config, Growth};
 pub use stats::Stats;

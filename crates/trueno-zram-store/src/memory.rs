@@ -9,7 +9,6 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
 
 /// Bytes of a page of the operating system. Fixed like the kernel's zram fixes it: our page.
 const OS_PAGE: usize = trueno_zram_core::PAGE_SIZE;
@@ -20,8 +19,6 @@ pub struct Memory {
     base: NonNull<u8>,
     len: usize,
     file: Option<File>,
-    /// Where in the file the mapping starts.
-    file_offset: libc::off_t,
 }
 
 // SAFETY: `Memory` owns its mapping; the pointer is valid in every thread until `drop`, and all
@@ -33,30 +30,25 @@ unsafe impl Sync for Memory {}
 impl Memory {
     /// Reserves `len` bytes of anonymous memory.
     pub fn anonymous(len: u64) -> io::Result<Memory> {
-        Memory::map(len, None, 0)
+        Memory::map(len, None)
     }
 
     /// Maps the first `len` bytes of `file`, which is made that long; holes read as zeros. Meant
     /// for tmpfs and memfd: the file must not be shortened by anyone else.
     pub fn from_file(file: File, len: u64) -> io::Result<Memory> {
         file.set_len(len)?;
-        Memory::map(len, Some(file), 0)
+        Memory::map(len, Some(file))
     }
 
-    /// `len` more bytes of the same kind: of the same file behind these, or anonymous.
-    pub(crate) fn sibling(&self, len: u64) -> io::Result<Memory> {
-        let Some(file) = &self.file else {
-            return Memory::anonymous(len);
-        };
-        let file = file.try_clone()?;
-        let offset = self.len();
-        file.set_len(offset + len)?;
-        Memory::map(len, Some(file), offset)
+    /// Maps all of `file`, which holds the memory of a store that another process left. Changes
+    /// nothing.
+    pub fn attach(file: File) -> io::Result<Memory> {
+        let len = file.metadata()?.len();
+        Memory::map(len, Some(file))
     }
 
-    fn map(len: u64, file: Option<File>, offset: u64) -> io::Result<Memory> {
+    fn map(len: u64, file: Option<File>) -> io::Result<Memory> {
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let file_offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
         let (flags, fd) = match &file {
             Some(file) => (libc::MAP_SHARED | libc::MAP_NORESERVE, file.as_raw_fd()),
             None => (
@@ -72,19 +64,14 @@ impl Memory {
                 libc::PROT_READ | libc::PROT_WRITE,
                 flags,
                 fd,
-                file_offset,
+                0,
             )
         };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let memory = Memory {
-            base,
-            len,
-            file,
-            file_offset,
-        };
+        let memory = Memory { base, len, file };
         // A small object in a fresh slab must not cost 2 MiB. Advice: a kernel without it is fine.
         // SAFETY: the range is our mapping.
         unsafe {
@@ -143,7 +130,7 @@ impl Memory {
                 libc::fallocate(
                     file.as_raw_fd(),
                     libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
-                    self.file_offset + range.start as libc::off_t,
+                    range.start as libc::off_t,
                     range.len() as libc::off_t,
                 )
             },
@@ -163,17 +150,45 @@ impl Memory {
         }
     }
 
-    /// `count` atomic words from byte `offset` on.
+    /// Tells for each page of `range`, by its number there, whether it has memory.
+    pub(crate) fn resident(
+        &self,
+        range: Range<usize>,
+        mut tell: impl FnMut(usize, bool),
+    ) -> io::Result<()> {
+        let range = self.pages(range);
+        let mut flags = [0u8; 1024];
+        let step = flags.len() * OS_PAGE;
+        for start in range.clone().step_by(step) {
+            let len = step.min(range.end - start);
+            // SAFETY: `pages` has checked the range; the kernel writes a byte for each page of it.
+            let result = unsafe {
+                libc::mincore(
+                    self.base.as_ptr().add(start).cast(),
+                    len,
+                    flags.as_mut_ptr(),
+                )
+            };
+            if result != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let first = (start - range.start) / OS_PAGE;
+            for (page, flag) in flags[..len / OS_PAGE].iter().enumerate() {
+                tell(first + page, flag & 1 == 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// What lies at byte `offset`, a multiple of the alignment of `T`.
     ///
     /// # Safety
-    /// These bytes are used in no other way than through this function.
-    pub(crate) unsafe fn words(&self, offset: usize, count: usize) -> &[AtomicU64] {
-        assert!(offset.is_multiple_of(8) && offset + count * 8 <= self.len);
+    /// `T` is made of atomic integers alone, and these bytes are used in no other way than as such.
+    pub(crate) unsafe fn at<T>(&self, offset: usize) -> &T {
+        assert!(offset.is_multiple_of(align_of::<T>()) && offset + size_of::<T>() <= self.len);
         // SAFETY: in bounds and aligned as asserted (the mapping starts on a page); all bit
-        // patterns are valid, and atomics allow shared mutation.
-        unsafe {
-            std::slice::from_raw_parts(self.base.as_ptr().add(offset).cast::<AtomicU64>(), count)
-        }
+        // patterns are valid for integers, and atomics allow shared mutation.
+        unsafe { &*self.base.as_ptr().add(offset).cast::<T>() }
     }
 
     /// Copies `bytes` into the mapping at `offset`.

@@ -1,32 +1,37 @@
 //! A configuration checked, and turned into sizes: all memory is reserved here.
 //!
 //! ```text
-//! 0          4 KiB          table_offset+8·pages          arena_offset              end
-//! │ superblock │ page table: 8 bytes a page │ (gap to 64 KiB) │ arena: slabs of 64 KiB │
+//! 0          4 KiB                                                                           end
+//! │ superblock │ page table │ slab maps │ slab states │ cold frames │ arena: frames of 4 KiB │
+//!              │ 8 B a page │ 128 B     │ 144 B       │ 4 B a frame │                        │
 //! ```
+//! Superblock, table, maps and arena outlive the process; states and cold frames are made anew.
 //!
 //! The arena's address space is large enough for the worst that fragmentation can do, a slab for
 //! each page, up to [`ARENA_MAX`]. Address space costs nothing; what is really used is bounded by the
 //! memory limit and by the system. Taking all memory at the start means as much as every page
-//! stored raw takes, plus a slab of each size class for each of a few workers.
+//! stored raw takes, plus what a few workers have open.
 #![forbid(unsafe_code)]
 
 use crate::error::CreateError;
-use crate::pool::{CLASS_COUNT, SLAB_BYTES};
+use crate::pool::{CLASS_COUNT, FRAMES_MAX, MAP_BYTES, SLAB_PAGES, SLAB_STATE_BYTES, SLABS_MAX};
 use std::sync::Arc;
 use trueno_zram_core::{Choice, Codec, PAGE_SIZE, Selector};
 
 /// The largest store: 2^32 pages, since an object's header names its page with 32 bits.
 pub const SIZE_MAX: u64 = 1 << 44;
 
-/// The smallest memory limit that makes sense: room for a slab of a few size classes.
+/// The smallest memory limit that makes sense: a page for each size class, and some more.
 pub const MEM_LIMIT_MIN: u64 = 1 << 20;
 
-/// The largest arena: a table entry has 38 bits for a place in units of 16 bytes.
-pub const ARENA_MAX: u64 = 1 << 42;
+/// The largest arena: a table entry has 30 bits for a frame.
+pub const ARENA_MAX: u64 = FRAMES_MAX * PAGE_SIZE as u64;
 
 /// How many workers are planned for beside full slabs, when all memory is taken at the start.
 const WORKERS_PLANNED: u64 = 4;
+
+/// How many workers may have slabs of each class open.
+const WORKERS_MAX: u64 = 256;
 
 /// Where the memory of new slabs comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +42,7 @@ pub enum Growth {
     /// a write that finds none fails at once. For swap devices, whose writers must never wait
     /// for memory.
     Reserve(u64),
-    /// The whole arena is populated by `create`.
+    /// `create` populates what all pages take at most, stored raw.
     Populated,
 }
 
@@ -72,6 +77,11 @@ impl Config {
     pub fn memory_bytes(&self) -> Result<u64, CreateError> {
         Ok(Plan::new(self)?.memory_bytes())
     }
+
+    /// Where in the memory the objects lie: from here on to the end.
+    pub fn arena_offset(&self) -> Result<u64, CreateError> {
+        Ok(Plan::new(self)?.arena_offset as u64)
+    }
 }
 
 /// The sizes that follow from a [`Config`].
@@ -79,10 +89,14 @@ impl Config {
 pub(crate) struct Plan {
     pub pages: u64,
     pub table_offset: usize,
+    pub maps_offset: usize,
+    pub states_offset: usize,
+    pub stack_offset: usize,
     pub arena_offset: usize,
     pub slabs: u32,
+    pub frames: u32,
     /// Of these, how many `Growth::Populated` populates.
-    pub slabs_populated: u32,
+    pub frames_populated: u32,
 }
 
 impl Plan {
@@ -100,23 +114,32 @@ impl Plan {
             return Err(CreateError::MemLimit(limit));
         }
         let pages = config.size / PAGE_SIZE as u64;
-        let slab = SLAB_BYTES as u64;
-        let slack = CLASS_COUNT as u64 * WORKERS_PLANNED * slab;
-        let populated = (config.size.next_multiple_of(slab) + slack).min(ARENA_MAX);
-        let arena = (pages * slab + slack).min(ARENA_MAX);
-        let table_offset = PAGE_SIZE;
-        let arena_offset = (table_offset as u64 + pages * 8).next_multiple_of(slab) as usize;
+        // A slab that is not open holds a page's object; each worker has one of each class open.
+        let open = WORKERS_MAX * CLASS_COUNT as u64;
+        let slabs = (pages + open).min(SLABS_MAX);
+        let frames = (pages * SLAB_PAGES as u64 + open).min(FRAMES_MAX);
+        let populated = (pages + 2 * WORKERS_PLANNED * CLASS_COUNT as u64).min(frames);
+        let mut end = PAGE_SIZE as u64;
+        let mut part = |count: u64, bytes: usize| {
+            let start = end;
+            end = (start + count * bytes as u64).next_multiple_of(PAGE_SIZE as u64);
+            start as usize
+        };
         Ok(Plan {
             pages,
-            table_offset,
-            arena_offset,
-            slabs: (arena / slab) as u32,
-            slabs_populated: (populated / slab) as u32,
+            table_offset: part(pages, 8),
+            maps_offset: part(slabs, MAP_BYTES),
+            states_offset: part(slabs, SLAB_STATE_BYTES),
+            stack_offset: part(frames, 4),
+            arena_offset: part(0, 0),
+            slabs: slabs as u32,
+            frames: frames as u32,
+            frames_populated: populated as u32,
         })
     }
 
     pub fn memory_bytes(&self) -> u64 {
-        self.arena_offset as u64 + self.slabs as u64 * SLAB_BYTES as u64
+        self.arena_offset as u64 + u64::from(self.frames) * PAGE_SIZE as u64
     }
 }
 
@@ -129,7 +152,8 @@ mod tests {
     fn the_largest_store_fits_in_the_bits_of_an_entry() {
         let plan = Plan::new(&Config::new(SIZE_MAX, Arc::new(Lz4::new()))).unwrap();
         assert_eq!(plan.pages, 1 << 32);
-        assert!(plan.slabs as u64 * SLAB_BYTES as u64 <= ARENA_MAX);
+        assert!(u64::from(plan.slabs) <= SLABS_MAX && u64::from(plan.frames) <= FRAMES_MAX);
+        assert!(plan.memory_bytes() < 1 << 46, "{plan:?}");
     }
 
     #[test]

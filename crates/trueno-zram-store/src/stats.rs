@@ -5,8 +5,9 @@
 //! the sum over all workers is exact once they rest, and close while they work.
 #![forbid(unsafe_code)]
 
+use crate::table::Entry;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use trueno_zram_core::PAGE_SIZE;
+use trueno_zram_core::{CodecId, PAGE_SIZE};
 
 macro_rules! counters {
     ($($name:ident,)*) => {
@@ -33,6 +34,38 @@ counters! {
     huge_pages_since, skipped_pages, pages_tried, pages_compressed,
     pages_written, pages_read, pages_discarded, bytes_encoded,
     failed_reads, failed_writes, invalid_io, damaged_objects, failed_limit, failed_memory,
+}
+
+impl Counters {
+    /// Counts what `entry` holds as stored.
+    pub fn hold(&self, entry: Entry) {
+        self.count(entry, Count::add);
+    }
+
+    /// Counts what `entry` held as stored no longer.
+    pub fn let_go(&self, entry: Entry) {
+        self.count(entry, Count::sub);
+    }
+
+    fn count(&self, entry: Entry, count: impl Fn(&Count, u64)) {
+        match entry {
+            Entry::Empty => return,
+            Entry::Same(word) => {
+                count(&self.same_pages, 1);
+                count(&self.zero_pages, (word == 0).into());
+            }
+            Entry::Stored {
+                codec: CodecId::Same,
+                ..
+            } => count(&self.same_pages, 1),
+            Entry::Stored { length, .. } => count(&self.compr_bytes, length.into()),
+            Entry::Huge { .. } => {
+                count(&self.huge_pages, 1);
+                count(&self.compr_bytes, PAGE_SIZE as u64);
+            }
+        }
+        count(&self.pages_stored, 1);
+    }
 }
 
 /// A number that one thread changes and others read: no locked instruction is needed.

@@ -11,15 +11,16 @@
 //! (CRC-32C in hardware is as fast natively, and took most of a read in an emulated guest.)
 
 use crate::compact::Compactor;
-use crate::error::{CreateError, ReadError, WriteError};
+use crate::error::{AttachError, CreateError, ReadError, WriteError};
 use crate::memory::Memory;
 use crate::plan::{Config, Growth, Plan};
-use crate::pool::{CLASS_COUNT, Current, HUGE, OBJECT_MAX, Pool, Slot, class_of};
+use crate::pool::{AdoptError, Current, Frame, OBJECT_MAX, Pool, Slot, class_of};
 use crate::stats::{Counters, Stats};
+use crate::superblock::Superblock;
 use crate::table::{self, Damaged, Entry};
 use rapidhash::v3::{DEFAULT_RAPID_SECRETS, rapidhash_v3_inline};
 use std::sync::atomic::{AtomicU64, Ordering::*};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use trueno_zram_core::codec::same::{fill_page_word, page_same_filled};
 use trueno_zram_core::{Choice, Codec, CodecId, PAGE_SIZE, Page, PageBytes, Scratch};
@@ -30,9 +31,9 @@ pub(crate) const HEADER_BYTES: usize = 8;
 /// The longest block that is worth keeping: one byte more would take as much as the page itself.
 const BLOCK_MAX: usize = OBJECT_MAX - HEADER_BYTES;
 
-/// Size classes in which a step of maintenance looks for sparse slabs. At ten steps a second it has
-/// seen all of them every three seconds, and costs a store that has none next to nothing.
-const CLASSES_AT_A_TIME: usize = 4;
+/// Slabs among which a step of maintenance looks for a sparse one: some 20 µs. At ten steps a second
+/// it has seen a store of a GiB every three seconds, and costs one that has none next to nothing.
+const SLABS_AT_A_TIME: u32 = 256;
 
 /// Entries in a page of the table: 2 MiB of the store.
 const TABLE_PAGE_ENTRIES: u64 = (PAGE_SIZE / 8) as u64;
@@ -40,7 +41,7 @@ const TABLE_PAGE_ENTRIES: u64 = (PAGE_SIZE / 8) as u64;
 /// Compressed pages, addressed by their number.
 pub struct Store {
     plan: Plan,
-    pub(crate) memory: Memory,
+    memory: Arc<Memory>,
     pub(crate) pool: Pool,
     codecs: Codecs,
     mem_limit: AtomicU64,
@@ -49,11 +50,26 @@ pub struct Store {
     /// than what it holds: looking at an entry in a page of the table that was never written
     /// would cost memory for nothing.
     written: Box<[AtomicU64]>,
-    /// The counts of all workers that live, and of those that ended.
-    counters: Mutex<(Vec<Arc<Counters>>, Counters)>,
+    workers: Mutex<Workers>,
     compactor: Mutex<Compactor>,
     /// Pages of memory in slabs that compaction emptied.
     pub(crate) pages_compacted: AtomicU64,
+}
+
+/// All workers that live, and the counts of those that ended.
+#[derive(Default)]
+struct Workers {
+    live: Vec<Arc<Shared>>,
+    ended: Counters,
+}
+
+/// What others see of a worker.
+#[derive(Debug)]
+struct Shared {
+    counters: Counters,
+    /// Locked by the worker for the time of taking a slot, so that others can have the slabs back
+    /// from one that rests.
+    current: Mutex<Current>,
 }
 
 /// The codecs, by place in the configuration and by what they decode.
@@ -68,6 +84,41 @@ impl Store {
     /// [`Config::memory_bytes`]. With a reserve or all memory populated from the start, this
     /// populates the table and that memory, and fails if the system has not enough.
     pub fn create(config: Config, memory: Memory) -> Result<Store, CreateError> {
+        let store = Store::unmade(config, memory)?;
+        let superblock = Superblock::of(&store.memory);
+        // With the first page, which is to be written in any case.
+        let table = if store.growth == Growth::OnDemand {
+            store.plan.table_offset
+        } else {
+            store.plan.maps_offset
+        };
+        store.memory.populate(0..table).map_err(CreateError::Os)?;
+        if !superblock.is_empty() {
+            return Err(CreateError::NotEmpty);
+        }
+        store.fill_reserve().map_err(CreateError::Os)?;
+        superblock.write(&store.plan);
+        Ok(store)
+    }
+
+    /// Goes on with the store that another process left in `memory`, at whatever instruction it was
+    /// stopped. `config.size` must be the store's, and `config.codecs` have all that it was written
+    /// with; everything else may differ. Each page holds what was last acknowledged for it, or what
+    /// was being written. A page whose entry or object is damaged is an error when it is read.
+    ///
+    /// The other process must be gone: two of them would destroy each other's pages.
+    pub fn attach(config: Config, memory: Memory) -> Result<Store, AttachError> {
+        let store = Store::unmade(config, memory).map_err(AttachError::Config)?;
+        Superblock::of(&store.memory).check(&store.plan)?;
+        store.rebuild().map_err(|error| match error {
+            AdoptError::Damaged(how) => AttachError::Damaged(how),
+            AdoptError::Os(error) => AttachError::Os(error),
+        })?;
+        Ok(store)
+    }
+
+    /// A store that knows nothing yet of what is in its memory.
+    fn unmade(config: Config, memory: Memory) -> Result<Store, CreateError> {
         let plan = Plan::new(&config)?;
         if memory.len() < plan.memory_bytes() {
             return Err(CreateError::Memory {
@@ -75,14 +126,14 @@ impl Store {
                 given: memory.len(),
             });
         }
-        let pool =
-            Pool::new(&plan, &memory, config.growth, config.mem_limit).map_err(CreateError::Os)?;
+        let memory = Arc::new(memory);
+        let pool = Pool::new(&plan, &memory, config.growth, config.mem_limit);
         let written = plan.pages.div_ceil(TABLE_PAGE_ENTRIES).div_ceil(64) as usize;
         let mut by_id: [Option<Arc<dyn Codec>>; 16] = Default::default();
         for codec in &config.codecs {
             by_id[codec.id() as usize] = Some(Arc::clone(codec));
         }
-        let store = Store {
+        Ok(Store {
             plan,
             memory,
             pool,
@@ -94,27 +145,74 @@ impl Store {
             mem_limit: AtomicU64::new(config.mem_limit.unwrap_or(0)),
             growth: config.growth,
             written: (0..written).map(|_| AtomicU64::new(0)).collect(),
-            counters: Mutex::default(),
+            workers: Mutex::default(),
             compactor: Mutex::new(Compactor::new()),
             pages_compacted: AtomicU64::new(0),
+        })
+    }
+
+    /// Populates what is to be ready before the first write.
+    fn fill_reserve(&self) -> std::io::Result<()> {
+        let frames = match self.growth {
+            Growth::OnDemand => return Ok(()),
+            Growth::Reserve(_) => (self.pool.reserve_target() / PAGE_SIZE as u64) as u32,
+            Growth::Populated => self.plan.frames_populated,
         };
-        let slabs = match config.growth {
-            Growth::OnDemand => return Ok(store),
-            Growth::Reserve(_) => {
-                (store.pool.reserve_target() / crate::pool::SLAB_BYTES as u64) as u32
+        self.pool.add_ready(frames)?;
+        self.pool.watch_ready();
+        Ok(())
+    }
+
+    /// Makes everything anew that is not in the table, by one scan of it.
+    fn rebuild(&self) -> Result<(), AdoptError> {
+        self.pool.forget()?;
+        let table = self.plan.table_offset..self.plan.maps_offset;
+        self.memory.resident(table, |page, resident| {
+            if resident {
+                self.written[page / 64].fetch_or(1 << (page % 64), Relaxed);
             }
-            Growth::Populated => plan.slabs_populated,
-        };
-        store
-            .memory
-            .populate(0..store.plan.arena_offset)
-            .map_err(CreateError::Os)?;
-        store
-            .pool
-            .add_ready(&store.memory, slabs)
-            .map_err(CreateError::Os)?;
-        store.pool.watch_ready();
-        Ok(store)
+        })?;
+        let c = Counters::default();
+        let mut huge = Vec::new();
+        for page in self.written_pages() {
+            let word = self.word(page);
+            table::unlock_abandoned(word);
+            let Ok(entry) = table::peek(word) else {
+                c.damaged_objects.add(1);
+                continue;
+            };
+            c.hold(entry);
+            let possible = match entry {
+                Entry::Empty | Entry::Same(_) => true,
+                Entry::Stored { length, place, .. } => {
+                    let bytes = HEADER_BYTES + usize::from(length);
+                    self.pool.adopt_slot(place, bytes)
+                }
+                Entry::Huge { frame, .. } => {
+                    let possible = self.pool.is_frame(Frame(frame));
+                    huge.extend(possible.then_some(Frame(frame)));
+                    possible
+                }
+            };
+            if !possible {
+                c.damaged_objects.add(1);
+            }
+        }
+        lock(&self.workers).ended.absorb(&c);
+        self.pool.adopt(&huge)?;
+        if self.growth != Growth::OnDemand {
+            self.memory
+                .populate(self.plan.table_offset..self.plan.maps_offset)?;
+        }
+        Ok(())
+    }
+
+    /// The pages whose entry may be anything but empty.
+    fn written_pages(&self) -> impl Iterator<Item = u64> + '_ {
+        let parts = (0..self.plan.pages).step_by(TABLE_PAGE_ENTRIES as usize);
+        parts
+            .filter(|first| self.is_written(*first))
+            .flat_map(|first| first..(first + TABLE_PAGE_ENTRIES).min(self.plan.pages))
     }
 
     /// Bytes of data the store can hold.
@@ -129,16 +227,18 @@ impl Store {
 
     /// What one thread reads and writes through. Allocates; its calls do not.
     pub fn worker(self: &Arc<Store>) -> Worker {
-        let counters = Arc::new(Counters::default());
-        self.lock_counters().0.push(Arc::clone(&counters));
+        let shared = Arc::new(Shared {
+            counters: Counters::default(),
+            current: Mutex::new(Current::new()),
+        });
+        lock(&self.workers).live.push(Arc::clone(&shared));
         let mut scratch = Scratch::new();
         for codec in &self.codecs.list {
             codec.prepare(&mut scratch);
         }
         Worker {
             store: Arc::clone(self),
-            counters,
-            current: Current::new(),
+            shared,
             buffers: Buffers {
                 scratch,
                 object: Box::new([0; PAGE_SIZE]),
@@ -151,10 +251,10 @@ impl Store {
     pub fn stats(&self) -> Stats {
         let sum = Counters::default();
         {
-            let counters = self.lock_counters();
-            sum.absorb(&counters.1);
-            for one in &counters.0 {
-                sum.absorb(one);
+            let workers = lock(&self.workers);
+            sum.absorb(&workers.ended);
+            for one in &workers.live {
+                sum.absorb(&one.counters);
             }
         }
         let usage = self.pool.usage();
@@ -196,22 +296,35 @@ impl Store {
     }
 
     /// Does a bounded step of what is due: brings the reserve nearer to its target, populating or
-    /// giving back at most a MiB; else empties a sparse slab by moving its objects.
+    /// giving back at most a MiB; else moves the objects of a sparse slab together.
     /// Returns whether there is more to do; an error when the system has no memory at the moment.
     /// For one thread of the daemon; it holds up reads and writes of a page no longer than a copy.
     pub fn maintain(&self) -> std::io::Result<bool> {
-        if self.pool.maintain(&self.memory)? {
-            return Ok(true);
+        let fed = self.pool.maintain();
+        if let Ok(true) = fed {
+            return fed;
         }
-        Ok(self.compact_step(&mut self.lock_compactor(), CLASSES_AT_A_TIME))
+        // What it frees is for the reserve too, when the system has nothing.
+        let compacted = self.compact_step(&mut lock(&self.compactor), SLABS_AT_A_TIME);
+        if compacted { Ok(true) } else { fed }
     }
 
-    /// Empties all sparse slabs now. Returns the bytes of memory in slabs that became free.
+    /// Moves objects together wherever that frees a page of memory. Returns the bytes that became
+    /// free.
     pub fn compact(&self) -> u64 {
-        let mut compactor = self.lock_compactor();
-        let before = self.pages_compacted.load(Relaxed);
-        while self.compact_step(&mut compactor, CLASS_COUNT) {}
-        (self.pages_compacted.load(Relaxed) - before) * PAGE_SIZE as u64
+        let mut all = 0;
+        loop {
+            let mut pages = 0;
+            self.recall();
+            for index in 0..self.pool.slab_count() {
+                pages += u64::from(self.compact_slab(&mut lock(&self.compactor), index, true));
+            }
+            all += pages;
+            // What a second look would find is not worth another.
+            if pages * 64 <= all {
+                return all * PAGE_SIZE as u64;
+            }
+        }
     }
 
     /// Sleeps until [`maintain`](Store::maintain) has something to do, or `timeout` is over.
@@ -221,76 +334,53 @@ impl Store {
 
     /// Whether table, pool and statistics agree. Only while nobody reads or writes.
     pub fn check(&self) -> Result<(), String> {
-        self.pool.check()?;
-        let (mut stored, mut same, mut zero, mut huge, mut bytes, mut slots) =
-            (0, 0, 0, 0, 0, 0u64);
-        for page in 0..self.plan.pages {
-            if !self.is_written(page) {
-                continue;
-            }
+        let found = Counters::default();
+        let (mut huge, mut slots) = (Vec::new(), 0u64);
+        for page in self.written_pages() {
             let entry =
                 table::peek(self.word(page)).map_err(|_| format!("page {page}: damaged"))?;
-            let place = match entry {
-                Entry::Empty => continue,
-                Entry::Same(word) => {
-                    same += 1;
-                    zero += (word == 0) as u64;
-                    None
-                }
-                Entry::Stored {
-                    codec: CodecId::Same,
-                    place,
-                    ..
-                } => {
-                    same += 1;
-                    Some(place)
-                }
+            found.hold(entry);
+            match entry {
+                Entry::Empty | Entry::Same(_) => {}
                 Entry::Stored { length, place, .. } => {
-                    bytes += length as u64;
-                    Some(place)
+                    slots += 1;
+                    let bytes = HEADER_BYTES + usize::from(length);
+                    if !self.pool.is_slot_of(place, bytes) {
+                        return Err(format!("page {page}: there is no slot {place:#x}"));
+                    }
                 }
-                Entry::Huge { place, .. } => {
-                    huge += 1;
-                    bytes += PAGE_SIZE as u64;
-                    Some(place)
-                }
-            };
-            stored += 1;
-            if let Some(place) = place {
-                slots += 1;
-                if !self.pool.is_slot_of(place, 1) {
-                    return Err(format!("page {page}: its slot at {place} is not taken"));
-                }
+                Entry::Huge { frame, .. } => huge.push(Frame(frame)),
             }
         }
+        self.pool.check(&huge)?;
         let taken = self.pool.taken();
         if slots != taken {
             return Err(format!("{slots} slots have a page, {taken} are taken"));
         }
-        let stats = self.stats();
-        let counted = (
-            stats.pages_stored,
-            stats.same_pages,
-            stats.zero_pages,
-            stats.huge_pages,
-            stats.compr_data_size,
-        );
-        if counted != (stored, same, zero, huge, bytes) {
+        let (found, stats) = (Stats::of(&found), self.stats());
+        let gauges = |stats: &Stats| {
+            (
+                stats.pages_stored,
+                stats.same_pages,
+                stats.zero_pages,
+                stats.huge_pages,
+                stats.compr_data_size,
+            )
+        };
+        if gauges(&found) != gauges(&stats) {
             return Err(format!(
-                "counted {counted:?}, found {:?} (stored, same, zero, huge, bytes)",
-                (stored, same, zero, huge, bytes)
+                "counted {:?}, found {:?} (stored, same, zero, huge, bytes)",
+                gauges(&stats),
+                gauges(&found)
             ));
         }
         Ok(())
     }
 
     pub(crate) fn word(&self, page: u64) -> &AtomicU64 {
-        // SAFETY: the table's bytes are used through this function alone; the arena lies behind.
-        let table = unsafe {
-            self.memory
-                .words(self.plan.table_offset, self.plan.pages as usize)
-        };
-        &table[page as usize]
+        assert!(page < self.plan.pages);
+        // SAFETY: the table's bytes are used through this function alone.
+        unsafe { self.memory.at(self.plan.table_offset + page as usize * 8) }
     }
 
     /// Whether the entry of `page` may be anything but empty.
@@ -315,14 +405,39 @@ impl Store {
         Ok(())
     }
 
-    fn lock_compactor(&self) -> std::sync::MutexGuard<'_, Compactor> {
-        self.compactor
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Takes a slot for an object of `class`; where there is no memory for one, from what other
+    /// workers keep open or compaction moves just now, or in a larger class.
+    fn take_slot(&self, current: &Mutex<Current>, class: u8) -> Result<Slot, WriteError> {
+        let first = self.pool.take(&mut lock(current), class);
+        let Err(error) = first else {
+            return first;
+        };
+        self.recall();
+        self.await_compaction();
+        let current = &mut lock(current);
+        let second = self.pool.take(current, class);
+        second.or_else(|_| self.pool.take_larger(current, class).ok_or(error))
     }
 
-    fn lock_counters(&self) -> std::sync::MutexGuard<'_, (Vec<Arc<Counters>>, Counters)> {
-        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes a frame for a huge page, from what workers keep open if need be.
+    fn take_frame(&self) -> Result<Frame, WriteError> {
+        self.pool.take_frame().or_else(|_| {
+            self.recall();
+            self.await_compaction();
+            self.pool.take_frame()
+        })
+    }
+
+    /// Has all workers give up the slabs they keep open. They find them again when they need them.
+    pub(crate) fn recall(&self) {
+        for worker in &lock(&self.workers).live {
+            self.pool.give_up_all(&mut lock(&worker.current));
+        }
+    }
+
+    /// Waits until compaction has done with the slab that it owns just now: some 30 µs.
+    fn await_compaction(&self) {
+        drop(lock(&self.compactor));
     }
 
     /// Reads the object that `entry` names into `page`. The bytes have been copied out already:
@@ -375,17 +490,14 @@ impl Store {
                 }
                 // SAFETY: the object is no longer in the table and not yet free, so nobody writes
                 // to it; or the entry was damaged, and the bytes only decide that it is.
-                unsafe { self.memory.read(self.pool.offset(place), &mut header) };
-                u32::from_ne_bytes(header) == index as u32
+                let found = unsafe { self.pool.read(place, &mut header) };
+                found && u32::from_ne_bytes(header) == index as u32
             }
-            Entry::Huge { checksum, place } => {
-                if !self.pool.is_slot_of(place, PAGE_SIZE) {
-                    return false;
-                }
+            Entry::Huge { checksum, frame } => {
                 // Without a header only the content can tell.
                 // SAFETY: as above.
-                unsafe { self.memory.read(self.pool.offset(place), buffer) };
-                checksum_huge(index, buffer) == checksum
+                let found = unsafe { self.pool.read_frame(Frame(frame), buffer) };
+                found && checksum_huge(index, buffer) == checksum
             }
             Entry::Empty | Entry::Same(_) => false,
         }
@@ -402,21 +514,19 @@ impl Store {
         page: &mut PageBytes,
     ) -> Result<(), ReadError> {
         match entry {
-            Entry::Stored { place, .. } | Entry::Huge { place, .. }
-                if !self.pool.contains(place) =>
-            {
-                return Err(ReadError::Corrupt);
-            }
             Entry::Stored { length, place, .. } => {
-                let bytes = object
-                    .get_mut(..HEADER_BYTES + length as usize)
-                    .ok_or(ReadError::Corrupt)?;
+                let bytes = object.get_mut(..HEADER_BYTES + length as usize);
+                let bytes = bytes.ok_or(ReadError::Corrupt)?;
                 // SAFETY: nobody writes to an object between its publication and its end.
-                unsafe { self.memory.read(self.pool.offset(place), bytes) };
+                if !unsafe { self.pool.read(place, bytes) } {
+                    return Err(ReadError::Corrupt);
+                }
             }
-            Entry::Huge { place, .. } => {
+            Entry::Huge { frame, .. } => {
                 // SAFETY: as above.
-                unsafe { self.memory.read(self.pool.offset(place), page) };
+                if !unsafe { self.pool.read_frame(Frame(frame), page) } {
+                    return Err(ReadError::Corrupt);
+                }
             }
             Entry::Empty | Entry::Same(_) => {}
         }
@@ -436,8 +546,7 @@ impl std::fmt::Debug for Store {
 /// One thread's access to a [`Store`]: codec scratch, buffers, and the slabs it takes slots in.
 pub struct Worker {
     store: Arc<Store>,
-    counters: Arc<Counters>,
-    current: Current,
+    shared: Arc<Shared>,
     buffers: Buffers,
 }
 
@@ -468,7 +577,7 @@ impl Worker {
     pub fn read(&mut self, index: u64, page: &mut PageBytes) -> Result<(), ReadError> {
         let result = self.read_uncounted(index, page);
         match result {
-            Ok(()) => self.counters.pages_read.add(1),
+            Ok(()) => self.shared.counters.pages_read.add(1),
             Err(error) => self.count_read_error(error),
         }
         result
@@ -603,7 +712,7 @@ impl Worker {
             .checked_add(count)
             .filter(|end| *end <= self.store.plan.pages);
         let Some(end) = end else {
-            self.counters.invalid_io.add(1);
+            self.shared.counters.invalid_io.add(1);
             return Err(WriteError::OutOfRange);
         };
         let store = Arc::clone(&self.store);
@@ -618,7 +727,7 @@ impl Worker {
             if table::peek(word) != Ok(Entry::Empty) {
                 let old = table::swap(word, Entry::Empty);
                 if old != Ok(Entry::Empty) {
-                    self.counters.pages_discarded.add(1);
+                    self.shared.counters.pages_discarded.add(1);
                     freed += 1;
                 }
                 self.end(page, old);
@@ -627,7 +736,7 @@ impl Worker {
         }
         if freed > 0 {
             // Slabs that a worker owns are its own to give back, be they empty or not.
-            store.pool.give_up_empty(&store.memory, &mut self.current);
+            store.pool.give_up_empty(&mut lock(&self.shared.current));
         }
         Ok(())
     }
@@ -651,10 +760,10 @@ impl Worker {
                 Choice::Raw => None,
             };
             let Some(codec) = codec else {
-                self.counters.skipped_pages.add(1);
+                self.shared.counters.skipped_pages.add(1);
                 return Encoded::Huge;
             };
-            self.counters.pages_tried.add(1);
+            self.shared.counters.pages_tried.add(1);
             match codec.compress(page, &mut block[..BLOCK_MAX], scratch) {
                 Some(length) => (codec.id(), length),
                 None => return Encoded::Huge,
@@ -674,21 +783,13 @@ impl Worker {
         encoded: Encoded,
         page: &PageBytes,
     ) -> Result<Entry, WriteError> {
-        let Worker {
-            store,
-            current,
-            buffers,
-            ..
-        } = self;
+        let store = &*self.store;
         match encoded {
             Encoded::Entry(entry) => Ok(entry),
             Encoded::Object { codec, length } => {
-                let bytes = &buffers.object[..HEADER_BYTES + length as usize];
-                let slot = store
-                    .pool
-                    .take(&store.memory, current, class_of(bytes.len()))?;
-                // SAFETY: the slot is ours alone until the entry is published.
-                unsafe { store.memory.write(store.pool.offset(slot.place), bytes) };
+                let bytes = &self.buffers.object[..HEADER_BYTES + length as usize];
+                let slot = store.take_slot(&self.shared.current, class_of(bytes.len()))?;
+                store.pool.write(&slot, bytes);
                 Ok(Entry::Stored {
                     codec,
                     length,
@@ -696,12 +797,11 @@ impl Worker {
                 })
             }
             Encoded::Huge => {
-                let slot = store.pool.take(&store.memory, current, HUGE)?;
-                // SAFETY: as above.
-                unsafe { store.memory.write(store.pool.offset(slot.place), page) };
+                let frame = store.take_frame()?;
+                store.pool.write_frame(frame, page);
                 Ok(Entry::Huge {
                     checksum: checksum_huge(index, page),
-                    place: slot.place,
+                    frame: frame.0,
                 })
             }
         }
@@ -709,84 +809,55 @@ impl Worker {
 
     /// Counts an entry that has been published.
     fn count_stored(&self, entry: Entry) {
-        let c = &*self.counters;
-        let bytes = match entry {
-            Entry::Empty => return,
-            Entry::Same(word) => {
-                c.same_pages.add(1);
-                c.zero_pages.add((word == 0) as u64);
-                0
-            }
-            Entry::Stored {
+        let c = &self.shared.counters;
+        c.hold(entry);
+        match entry {
+            Entry::Empty
+            | Entry::Same(_)
+            | Entry::Stored {
                 codec: CodecId::Same,
                 ..
-            } => {
-                c.same_pages.add(1);
-                0
-            }
+            } => {}
             Entry::Stored { length, .. } => {
                 c.pages_compressed.add(1);
-                length as u64
+                c.bytes_encoded.add(length.into());
             }
             Entry::Huge { .. } => {
-                c.huge_pages.add(1);
                 c.huge_pages_since.add(1);
-                PAGE_SIZE as u64
+                c.bytes_encoded.add(PAGE_SIZE as u64);
             }
-        };
-        c.pages_stored.add(1);
-        c.compr_bytes.add(bytes);
-        c.bytes_encoded.add(bytes);
+        }
     }
 
     /// Counts and frees what an entry named that has been replaced. If the entry was damaged, what
     /// it names may belong to another page: nothing is freed then, and that memory is lost until
     /// the store ends.
     fn end(&mut self, index: u64, old: Result<Entry, Damaged>) {
-        let c = &*self.counters;
+        let c = &self.shared.counters;
         let Ok(old) = old else {
             c.damaged_objects.add(1);
             return;
         };
-        let (bytes, place) = match old {
-            Entry::Empty => return,
-            Entry::Same(word) => {
-                c.same_pages.sub(1);
-                c.zero_pages.sub((word == 0) as u64);
-                (0, None)
-            }
-            Entry::Stored {
-                codec: CodecId::Same,
-                place,
-                ..
-            } => {
-                c.same_pages.sub(1);
-                (0, Some(place))
-            }
-            Entry::Stored { length, place, .. } => (length as u64, Some(place)),
-            Entry::Huge { place, .. } => {
-                c.huge_pages.sub(1);
-                (PAGE_SIZE as u64, Some(place))
-            }
-        };
-        c.pages_stored.sub(1);
-        c.compr_bytes.sub(bytes);
-        if let Some(place) = place {
-            if self
-                .store
-                .is_slot_of_page(index, old, &mut self.buffers.object)
-            {
-                // This thread alone took the entry out of the table, so the slot is its own.
-                self.store.pool.free(&self.store.memory, Slot { place });
-            } else {
-                c.damaged_objects.add(1);
-            }
+        c.let_go(old);
+        if matches!(old, Entry::Empty | Entry::Same(_)) {
+            return;
+        }
+        let store = &*self.store;
+        if !store.is_slot_of_page(index, old, &mut self.buffers.object) {
+            c.damaged_objects.add(1);
+            return;
+        }
+        // This thread alone took the entry out of the table, so what it names is its own.
+        match old {
+            Entry::Stored { place, .. } => store.pool.free(Slot { place }),
+            Entry::Huge { frame, .. } => store.pool.free_frame(Frame(frame)),
+            Entry::Empty | Entry::Same(_) => {}
         }
     }
 
     /// What was refused before anything was tried counts as invalid alone, as with the kernel's zram.
     fn count_read_error(&self, error: ReadError) {
-        let c = &*self.counters;
+        let c = &self.shared.counters;
         match error {
             ReadError::OutOfRange => return c.invalid_io.add(1),
             ReadError::Corrupt => c.damaged_objects.add(1),
@@ -795,7 +866,7 @@ impl Worker {
     }
 
     fn count_write(&self, result: Result<(), WriteError>) -> Result<(), WriteError> {
-        let c = &*self.counters;
+        let c = &self.shared.counters;
         match result {
             Ok(()) => c.pages_written.add(1),
             Err(WriteError::OutOfRange) => c.invalid_io.add(1),
@@ -815,13 +886,16 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.store
-            .pool
-            .give_up_all(&self.store.memory, &mut self.current);
-        let mut counters = self.store.lock_counters();
-        counters.0.retain(|one| !Arc::ptr_eq(one, &self.counters));
-        counters.1.absorb(&self.counters);
+        self.store.pool.give_up_all(&mut lock(&self.shared.current));
+        let mut workers = lock(&self.store.workers);
+        workers.live.retain(|one| !Arc::ptr_eq(one, &self.shared));
+        workers.ended.absorb(&self.shared.counters);
     }
+}
+
+/// A panic while a lock is held ends the process (or a test); what it guards is then as it was.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn corrupt(_: Damaged) -> ReadError {

@@ -4,15 +4,15 @@
 //!          63    62..60   59..54   53..50   49..38     37..0
 //! empty  │ lock │ 0      │ 0                                                │
 //! same   │ lock │ 1      │ 59: half │ 58..0: the word                       │
-//! stored │ lock │ 2      │ age    │ codec  │ length−1 │ place / 16           │
-//! huge   │ lock │ 3      │ age    │ 53..30: checksum    │ 29..0: place / 4096 │
+//! stored │ lock │ 2      │ age    │ codec  │ length−1 │ 37..11: slab │ 10..0: slot │
+//! huge   │ lock │ 3      │ age    │ 53..30: checksum    │ 29..0: frame        │
 //! ```
 //!
 //! *same*: the page repeats one 64-bit word. With `half` clear the word is bits 58..0 sign
 //! extended; with `half` set it is the low 32 bits, twice. These two forms hold zero, small
 //! numbers of both signs, pointers and every repeated byte or 32-bit pattern; other words are
 //! stored as an object of eight bytes.
-//! *huge*: the page as it is. It needs no header: its checksum is here, and its place is a page.
+//! *huge*: the page as it is, in a frame of the arena. It needs no header: its checksum is here.
 //! *age* is written as zero; states 4 to 7 are not in use.
 //!
 //! **The lock bit** is held by a reader while it copies the object out (so that a writer cannot
@@ -34,9 +34,6 @@ const CHECKSUM_SHIFT: u32 = 30;
 const SAME_HALF: u64 = 1 << 59;
 const SAME_BITS: u32 = 59;
 
-/// Bytes of which a stored object's place is a multiple.
-pub const PLACE_UNIT: u64 = 16;
-
 /// What an entry says, unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
@@ -50,15 +47,15 @@ pub enum Entry {
         codec: CodecId,
         /// Bytes of the block, 1 to 4096, without the header.
         length: u16,
-        /// Offset of the object in the arena, a multiple of 16.
+        /// Slab and slot of the object, 38 bits.
         place: u64,
     },
     /// The page as it is.
     Huge {
         /// 24 bits.
         checksum: u32,
-        /// Offset of the page in the arena, a multiple of 4096.
-        place: u64,
+        /// The number of the frame, 30 bits.
+        frame: u32,
     },
 }
 
@@ -85,15 +82,15 @@ impl Entry {
                 length,
                 place,
             } => {
-                debug_assert!((1..=4096).contains(&length) && place.is_multiple_of(PLACE_UNIT));
+                debug_assert!((1..=4096).contains(&length) && place < 1 << PLACE_BITS);
                 (2 << STATE_SHIFT)
                     | ((codec as u64) << CODEC_SHIFT)
                     | ((length as u64 - 1) << LENGTH_SHIFT)
-                    | (place / PLACE_UNIT)
+                    | place
             }
-            Entry::Huge { checksum, place } => {
-                debug_assert!(checksum < 1 << 24 && place.is_multiple_of(4096));
-                (3 << STATE_SHIFT) | ((checksum as u64) << CHECKSUM_SHIFT) | (place / 4096)
+            Entry::Huge { checksum, frame } => {
+                debug_assert!(checksum < 1 << 24 && frame < 1 << CHECKSUM_SHIFT);
+                (3 << STATE_SHIFT) | ((checksum as u64) << CHECKSUM_SHIFT) | frame as u64
             }
         }
     }
@@ -110,11 +107,11 @@ impl Entry {
             2 => Some(Entry::Stored {
                 codec: CodecId::from_u8((bits >> CODEC_SHIFT & 15) as u8)?,
                 length: (bits >> LENGTH_SHIFT & 0xfff) as u16 + 1,
-                place: (bits & ((1 << PLACE_BITS) - 1)) * PLACE_UNIT,
+                place: bits & ((1 << PLACE_BITS) - 1),
             }),
             3 => Some(Entry::Huge {
                 checksum: (bits >> CHECKSUM_SHIFT) as u32 & 0xff_ffff,
-                place: (bits & ((1 << CHECKSUM_SHIFT) - 1)) * 4096,
+                frame: (bits & ((1 << CHECKSUM_SHIFT) - 1)) as u32,
             }),
             _ => None,
         }
@@ -174,6 +171,11 @@ fn wait_unlocked(word: &AtomicU64) -> u64 {
     }
 }
 
+/// Takes the lock away that a process left which is no more.
+pub(crate) fn unlock_abandoned(word: &AtomicU64) {
+    word.fetch_and(!LOCK, Ordering::Relaxed);
+}
+
 /// What the entry in `word` says now. No lock: fit for entries without a place, and for looking.
 pub(crate) fn peek(word: &AtomicU64) -> Result<Entry, Damaged> {
     Entry::unpack(word.load(Ordering::Acquire)).ok_or(Damaged)
@@ -229,7 +231,7 @@ mod tests {
         }
         for codec in [CodecId::Same, CodecId::Lz4, CodecId::Zstd] {
             for length in [1, 2, 4095, 4096] {
-                for place in [0, 16, (1 << 42) - 16] {
+                for place in [0, 1, (1 << 38) - 1] {
                     let entry = Entry::Stored {
                         codec,
                         length,
@@ -243,11 +245,11 @@ mod tests {
             Entry::Empty,
             Entry::Huge {
                 checksum: 0,
-                place: 0,
+                frame: 0,
             },
             Entry::Huge {
                 checksum: 0xff_ffff,
-                place: (1 << 42) - 4096,
+                frame: (1 << 30) - 1,
             },
         ] {
             assert_eq!(Entry::unpack(entry.pack()), Some(entry));

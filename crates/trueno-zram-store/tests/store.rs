@@ -203,7 +203,7 @@ fn an_empty_reserve_is_used_up_before_a_write_fails() {
         index += 1;
     }
     let stored = store.stats().compr_data_size;
-    assert!(stored > 256 << 10, "{stored} bytes of a MiB are used");
+    assert!(stored > 700 << 10, "{stored} bytes of a MiB are used");
     while store.maintain().unwrap() {}
     store.compact();
     let mut back = Page::ZERO;
@@ -254,7 +254,7 @@ fn a_discarded_store_gives_its_memory_back() {
     }
     assert_eq!(
         blocks(&file),
-        0,
+        PAGE_SIZE as u64,
         "looking at an untouched TiB costs nothing"
     );
     for index in 0..8192 {
@@ -272,6 +272,7 @@ fn a_flipped_bit_is_an_error_and_never_a_wrong_page() {
     let file = tempfile::tempfile_in("/dev/shm").unwrap();
     let config = Config::new(1 << 20, Arc::new(Lz4::new()));
     let bytes = config.memory_bytes().unwrap();
+    let start = config.arena_offset().unwrap();
     let memory = Memory::from_file(file.try_clone().unwrap(), bytes).unwrap();
     let store = Arc::new(Store::create(config, memory).unwrap());
     let mut worker = store.worker();
@@ -283,16 +284,16 @@ fn a_flipped_bit_is_an_error_and_never_a_wrong_page() {
     for (index, page) in pages.iter().enumerate() {
         worker.write(index as u64, page).unwrap();
     }
-    // The arena: everything behind superblock and table, which end below 64 KiB here.
-    let mut arena = vec![0; 1 << 17];
-    file.read_exact_at(&mut arena, 1 << 16).unwrap();
+    // The first two frames: the slab of the first page's object, and the second page.
+    let mut arena = vec![0; 2 * PAGE_SIZE];
+    file.read_exact_at(&mut arena, start).unwrap();
     let used: Vec<usize> = (0..arena.len()).filter(|at| arena[*at] != 0).collect();
     let mut back = Page::ZERO;
     let mut found = 0;
     for _ in 0..3000 {
         let at = used[random.below(used.len() as u64) as usize];
         let bit = 1 << random.below(8);
-        file.write_all_at(&[arena[at] ^ bit], (1 << 16) + at as u64)
+        file.write_all_at(&[arena[at] ^ bit], start + at as u64)
             .unwrap();
         for (index, page) in pages.iter().enumerate() {
             match worker.read(index as u64, &mut back) {
@@ -303,8 +304,7 @@ fn a_flipped_bit_is_an_error_and_never_a_wrong_page() {
                 }
             }
         }
-        file.write_all_at(&[arena[at]], (1 << 16) + at as u64)
-            .unwrap();
+        file.write_all_at(&[arena[at]], start + at as u64).unwrap();
     }
     assert_eq!(found, 3000, "every bit counts");
     let stats = store.stats();
@@ -369,9 +369,9 @@ fn compaction_gives_the_memory_of_sparse_slabs_back() {
     let dense = store.stats();
     assert_eq!(sparse.mem_used_total - dense.mem_used_total, freed);
     assert_eq!(dense.pages_compacted * PAGE_SIZE as u64, freed);
-    // One slab of each class stays, be it ever so empty: 7 MiB at most.
+    // In each class one page may be partly filled, and 8 bytes of 4096 are what slots round up by.
     assert!(
-        dense.mem_used_total < dense.compr_data_size * 3 / 2 + (7 << 20),
+        dense.mem_used_total < dense.compr_data_size * 11 / 10 + (80 << 12),
         "{dense:?}"
     );
     let mut back = Page::ZERO;

@@ -1,27 +1,28 @@
 //! Which slot sizes there are.
 //!
-//! A slab of 64 KiB is cut into equal slots of a multiple of 16 bytes. Where several sizes fit
-//! equally often, only the largest is a class, so an object of `b` bytes wastes on average
-//! about `b²/128 KiB` (1 % of a 1400-byte object) plus 8 bytes of rounding. One more class has
-//! slots of exactly a page, for huge pages.
+//! A slab is cut into equal slots of a multiple of 16 bytes. Where several sizes fit equally often,
+//! only the largest is a class, so an object of `b` bytes wastes on average about `b²/248 KiB`
+//! (0.6 % of a 1400-byte object) plus 8 bytes of rounding.
 #![forbid(unsafe_code)]
 
 use trueno_zram_core::PAGE_SIZE;
 
-/// Bytes of a slab. Larger slabs waste less inside a slot and more in partly filled slabs: at
-/// 64 KiB some 110 classes cost at most 7 MiB, and far less since a slab's memory is populated
-/// only as far as it is filled.
-pub(crate) const SLAB_BYTES: usize = 64 << 10;
+/// Pages of memory of a full slab: as many as fit with their class into 128 bytes ([`super::slab::Map`]).
+pub(crate) const SLAB_PAGES: usize = 31;
 
-/// The smallest slot. Bounds the slots of a slab, hence the bitmap.
-const SLOT_MIN: usize = 64;
+/// Bytes of a full slab. Larger slabs waste less inside a slot; what is open in partly filled ones
+/// does not depend on it, since a slab has only the pages that its objects need.
+const SLAB_BYTES: usize = SLAB_PAGES * PAGE_SIZE;
 
-/// All slots are multiples of this, and places too.
+/// The smallest slot. Bounds the slots of a slab, hence the bitmap. One object in 25 is smaller.
+const SLOT_MIN: usize = 128;
+
+/// All slots are multiples of this.
 const UNIT: usize = 16;
 
-/// The largest object, header included: 17 slots a slab. What does not fit is kept as a huge page,
-/// since the next class would not be smaller than a page.
-pub(crate) const OBJECT_MAX: usize = SLAB_BYTES / 17 / UNIT * UNIT;
+/// The largest object, header included: 33 slots a slab. What does not fit is kept as a huge page:
+/// the next class would save 3 % of the page, and cost a decompression.
+pub(crate) const OBJECT_MAX: usize = SLAB_BYTES / 33 / UNIT * UNIT;
 
 /// The most slots a slab can have.
 pub(crate) const SLOTS_MAX: usize = SLAB_BYTES / SLOT_MIN;
@@ -41,11 +42,8 @@ const fn count() -> usize {
     count
 }
 
-/// How many classes there are; the last one is [`HUGE`].
-pub(crate) const CLASS_COUNT: usize = count() + 1;
-
-/// The class of huge pages.
-pub(crate) const HUGE: u8 = (CLASS_COUNT - 1) as u8;
+/// How many classes there are.
+pub(crate) const CLASS_COUNT: usize = count();
 
 /// Bytes of a slot, by class.
 const SLOT_BYTES: [u16; CLASS_COUNT] = {
@@ -58,7 +56,17 @@ const SLOT_BYTES: [u16; CLASS_COUNT] = {
         }
         size += UNIT;
     }
-    table[class] = PAGE_SIZE as u16;
+    table
+};
+
+/// Slots of a slab, by class.
+const SLOTS: [u16; CLASS_COUNT] = {
+    let mut table = [0; CLASS_COUNT];
+    let mut class = 0;
+    while class < CLASS_COUNT {
+        table[class] = (SLAB_BYTES / SLOT_BYTES[class] as usize) as u16;
+        class += 1;
+    }
     table
 };
 
@@ -86,9 +94,19 @@ pub(crate) fn slot_bytes(class: u8) -> usize {
     SLOT_BYTES[class as usize] as usize
 }
 
-/// Slots of a slab.
+/// Slots of a slab that has all its pages.
 pub(crate) fn slots(class: u8) -> usize {
-    SLAB_BYTES / slot_bytes(class)
+    SLOTS[class as usize] as usize
+}
+
+/// Slots that lie whole in the first `pages` pages of a slab.
+pub(crate) fn slots_in(class: u8, pages: u32) -> usize {
+    pages as usize * PAGE_SIZE / slot_bytes(class)
+}
+
+/// Pages that the first `slots` slots of a slab lie in.
+pub(crate) fn pages_for(class: u8, slots: usize) -> u32 {
+    (slots * slot_bytes(class)).div_ceil(PAGE_SIZE) as u32
 }
 
 #[cfg(test)]
@@ -99,12 +117,13 @@ mod tests {
     fn every_object_fits_its_class_and_no_smaller_one() {
         for bytes in 1..=OBJECT_MAX {
             let class = class_of(bytes);
-            assert!(class < HUGE && slot_bytes(class) >= bytes, "{bytes}");
+            assert!(slot_bytes(class) >= bytes, "{bytes}");
             assert!(class == 0 || slot_bytes(class - 1) < bytes, "{bytes}");
             assert!(slots(class) <= SLOTS_MAX);
+            assert_eq!(slots_in(class, SLAB_PAGES as u32), slots(class));
+            assert!(pages_for(class, slots(class)) <= SLAB_PAGES as u32);
         }
-        assert_eq!((slot_bytes(HUGE), slots(HUGE)), (4096, 16));
-        const { assert!(CLASS_COUNT <= 128) };
+        const { assert!(CLASS_COUNT < 255) };
     }
 
     #[test]
@@ -114,7 +133,7 @@ mod tests {
             let bytes: usize = range.clone().sum();
             range.map(waste).sum::<usize>() as f64 / bytes as f64
         };
-        assert!(total(1000..1800) < 0.018, "{}", total(1000..1800));
-        assert!(total(64..OBJECT_MAX) < 0.03, "{}", total(64..OBJECT_MAX));
+        assert!(total(1000..1800) < 0.012, "{}", total(1000..1800));
+        assert!(total(128..OBJECT_MAX) < 0.02, "{}", total(128..OBJECT_MAX));
     }
 }

@@ -1,65 +1,104 @@
-//! The size-class pool: where objects lie.
+//! The pool: where objects lie.
 //!
-//! The arena is cut into slabs of 64 KiB. A slab is free, or cut into equal slots of one size
-//! class ([`class`]). What is known of a slab ([`slab`]) is private memory: it is not needed to
-//! read objects, and can be rebuilt from the page table.
+//! ```text
+//! place of an object = slab, slot        slab: class, pages 0..31        page: a frame of 4 KiB
+//! ```
+//! A slab is cut into equal slots of one size class ([`class`]). It has the pages that its slots in
+//! use need and no more, each in any frame of the arena ([`frames`]); a slot may begin in one frame
+//! and end in another. What a slab's place means in memory ([`slab`]) outlives the process; which
+//! slots are taken is rebuilt from the page table. A huge page is a frame of its own.
 //!
 //! # Who owns what
-//! - A slab that has a class is *owned* by one worker, which alone takes slots in it; or it is
-//!   *listed* in its class, with free slots for whoever asks; or it is full and neither.
+//! - A slab that has a class is *owned* by one worker, which alone takes slots in it and changes its
+//!   pages; or it is *listed* in its class, with free slots for whoever asks; or it is full and
+//!   neither.
 //! - Any thread may free a slot of any slab, without a lock: it clears a bit and counts down.
 //!   Only a count that makes a slab change its list takes the lock of the class.
 //!
 //! # Locks
 //! A class lock guards the list of that class and the flags `owned` and `listed` of its slabs. The
-//! free lock guards the lists of free slabs. The free lock is the innermost; nobody holds two
-//! class locks. Both are held for a few dozen instructions, never across a system call or a fault.
-//!
-//! # Where memory comes from
-//! ```text
-//! fresh ──populate──> ready ──take──> (a class) ──last slot freed──> ready ──release──> cold
-//!                       ^──────────────────────populate────────────────────────────────────┘
-//! ```
-//! *fresh*: never used. *ready*: free, with memory. *cold*: free, its memory given back.
+//! lock of the frames guards their lists, the lock of the free slabs theirs. Nobody holds two of
+//! them. All are held for a few dozen instructions, never across a system call or a fault.
 
 pub(crate) mod class;
+mod frames;
 mod slab;
 
 use crate::Memory;
 use crate::error::WriteError;
 use crate::plan::{Growth, Plan};
+use crate::superblock::Superblock;
 use crate::system::System;
-pub(crate) use class::{CLASS_COUNT, HUGE, OBJECT_MAX, SLAB_BYTES, class_of, slot_bytes};
-use slab::{NONE, Slabs};
+pub(crate) use class::{CLASS_COUNT, OBJECT_MAX, SLAB_PAGES, class_of, slot_bytes};
+use class::{pages_for, slots, slots_in};
+pub(crate) use frames::Frame;
+use frames::Frames;
+use slab::{List, NONE, Slab, Slabs};
+pub(crate) use slab::{MAP_BYTES, SLAB_STATE_BYTES};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use trueno_zram_core::PAGE_SIZE;
 
-/// Pages of the operating system in a slab.
-const SLAB_PAGES: u32 = (SLAB_BYTES / PAGE_SIZE) as u32;
-
-/// How far a slab's memory is populated ahead of its objects when growing on demand, in pages.
-const GROW_PAGES: u32 = 4;
-
-/// Free slabs with memory that a pool growing on demand keeps for the next writes: 2 MiB.
-const READY_KEPT: u32 = 32;
-
-/// How many slabs of a class compaction looks at for the emptiest.
-const SPARSE_LOOKED_AT: u32 = 64;
+/// Free frames with memory that a pool growing on demand keeps for the next writes: a MiB.
+const READY_KEPT: u32 = 256;
 
 /// How many slabs of its class a worker looks at for a slot that needs no new memory.
 const LISTED_TRIES: usize = 8;
 
-/// Slabs that [`Pool::maintain`] populates between two looks at the reserve: 1 MiB.
-const MAINTAIN_SLABS: u32 = 16;
+/// How many slabs' states are present ahead of need, beside those that the free frames can fill: a
+/// slab of each class for a few workers.
+const SLABS_AHEAD: u32 = 4 * CLASS_COUNT as u32;
+
+/// Bits of a place that say the slot.
+const SLOT_BITS: u32 = 11;
+
+const _: () = assert!(class::SLOTS_MAX <= 1 << SLOT_BITS);
+
+/// The most slabs: an entry has 38 bits for a place.
+pub(crate) const SLABS_MAX: u64 = 1 << (38 - SLOT_BITS);
+
+/// The most frames: an entry has 30 bits for one.
+pub(crate) const FRAMES_MAX: u64 = 1 << 30;
 
 /// A slot that belongs to whoever holds this value: taken and not published, or unpublished and
 /// not yet freed. Neither `Copy` nor `Clone`, so it cannot be freed twice.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// Offset in the arena.
+    /// Slab and slot.
     pub place: u64,
+}
+
+impl Slot {
+    fn new(slab: u32, slot: usize) -> Slot {
+        Slot {
+            place: u64::from(slab) << SLOT_BITS | slot as u64,
+        }
+    }
+}
+
+/// Slab and slot of a place; the slab may be any number.
+fn parts(place: u64) -> (u64, usize) {
+    (
+        place >> SLOT_BITS,
+        (place & ((1 << SLOT_BITS) - 1)) as usize,
+    )
+}
+
+/// Why the pool that another process left cannot be taken up.
+#[derive(Debug)]
+pub(crate) enum AdoptError {
+    /// What was found there, in words.
+    Damaged(&'static str),
+    /// No memory to take it up with.
+    Os(io::Error),
+}
+
+impl From<io::Error> for AdoptError {
+    fn from(error: io::Error) -> AdoptError {
+        AdoptError::Os(error)
+    }
 }
 
 /// The slabs in which one worker takes slots, by class.
@@ -72,44 +111,38 @@ impl Current {
     }
 }
 
-/// Singly linked lists of free slabs.
-#[derive(Debug)]
-struct Free {
-    ready: u32,
-    cold: u32,
-    /// Slabs from here on have never been used.
-    fresh: u32,
-}
-
-/// Sums that the pool keeps, in bytes where nothing else is said.
+/// Sums that the pool keeps, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub used: u64,
     pub used_max: u64,
+    /// What is known of slabs and frames.
+    pub overhead: u64,
     /// Free memory that is populated.
     pub ready: u64,
-    /// The lowest it has been, in whole slabs.
+    /// The lowest it has been.
     pub ready_min: u64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Pool {
+    memory: Arc<Memory>,
+    superblock: Superblock,
     slabs: Slabs,
-    arena_offset: usize,
+    frames: Frames,
     growth: Growth,
     /// Asked before the reserve grows.
     system: Option<System>,
-    classes: [Mutex<u32>; CLASS_COUNT],
-    free: Mutex<Free>,
-    /// Slabs in the list `ready`, for looking without the lock.
-    ready_count: AtomicU32,
-    ready_min: AtomicU32,
-    ready_pages: AtomicU64,
-    /// Pages of memory in slabs that have a class.
+    classes: [Mutex<List>; CLASS_COUNT],
+    /// The first of the slabs that were given up.
+    free_slabs: Mutex<u32>,
+    /// How many slabs' states have memory.
+    slabs_present: AtomicU32,
+    /// Frames that slabs and huge pages have.
     used_pages: AtomicU64,
     used_pages_max: AtomicU64,
     limit_pages: AtomicU64,
-    /// Set when there was no slab left to populate.
+    /// Set when there was no frame left to populate.
     exhausted: AtomicBool,
     /// Set while the maintenance thread is known to be awake.
     awake: AtomicBool,
@@ -118,54 +151,45 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub fn new(
-        plan: &Plan,
-        memory: &Memory,
-        growth: Growth,
-        limit: Option<u64>,
-    ) -> io::Result<Pool> {
+    pub fn new(plan: &Plan, memory: &Arc<Memory>, growth: Growth, limit: Option<u64>) -> Pool {
         // A reserve larger than the arena could never be reached.
-        let arena = u64::from(plan.slabs) * SLAB_BYTES as u64;
+        let arena = u64::from(plan.frames) * PAGE_SIZE as u64;
         let growth = match growth {
             Growth::Reserve(bytes) => Growth::Reserve(bytes.min(arena / 2)),
             other => other,
         };
-        Ok(Pool {
-            slabs: Slabs::new(memory, plan.slabs)?,
-            arena_offset: plan.arena_offset,
+        Pool {
+            memory: Arc::clone(memory),
+            superblock: Superblock::of(memory),
+            slabs: Slabs::new(plan.maps_offset, plan.states_offset, plan.slabs),
+            frames: Frames::new(plan.arena_offset, plan.stack_offset, plan.frames),
             growth,
             system: matches!(growth, Growth::Reserve(_)).then(System::read),
-            classes: std::array::from_fn(|_| Mutex::new(NONE)),
-            free: Mutex::new(Free {
-                ready: NONE,
-                cold: NONE,
-                fresh: 0,
-            }),
-            ready_count: AtomicU32::new(0),
-            ready_min: AtomicU32::new(u32::MAX),
-            ready_pages: AtomicU64::new(0),
+            classes: std::array::from_fn(|_| Mutex::new(List::new())),
+            free_slabs: Mutex::new(NONE),
+            slabs_present: AtomicU32::new(0),
             used_pages: AtomicU64::new(0),
             used_pages_max: AtomicU64::new(0),
             limit_pages: AtomicU64::new(limit_pages(limit)),
             exhausted: AtomicBool::new(false),
             awake: AtomicBool::new(false),
             wakes: AtomicU32::new(0),
-        })
-    }
-
-    /// Where in the store's memory a place of the arena lies.
-    pub fn offset(&self, place: u64) -> usize {
-        self.arena_offset + place as usize
+        }
     }
 
     pub fn usage(&self) -> Usage {
-        let pages = |count: &AtomicU64| count.load(Relaxed) * PAGE_SIZE as u64;
-        let ready = self.ready_count.load(Relaxed);
+        let pages = |count: u64| count * PAGE_SIZE as u64;
+        let slabs = match self.growth {
+            Growth::OnDemand => self.superblock.slabs_used().load(Relaxed),
+            _ => self.slabs_present.load(Relaxed),
+        };
+        let slab_bytes = u64::from(slabs) * (MAP_BYTES + SLAB_STATE_BYTES) as u64;
         Usage {
-            used: pages(&self.used_pages),
-            used_max: pages(&self.used_pages_max),
-            ready: pages(&self.ready_pages),
-            ready_min: self.ready_min.load(Relaxed).min(ready) as u64 * SLAB_BYTES as u64,
+            used: pages(self.used_pages.load(Relaxed)),
+            used_max: pages(self.used_pages_max.load(Relaxed)),
+            overhead: slab_bytes + self.frames.stack_bytes(),
+            ready: pages(self.frames.ready().into()),
+            ready_min: pages(self.frames.ready_min().into()),
         }
     }
 
@@ -178,36 +202,8 @@ impl Pool {
             .store(self.used_pages.load(Relaxed), Relaxed);
     }
 
-    /// Takes a slot of `class` for a worker; of a larger class if there is no memory for one, since
-    /// a slot that is too large is better than a write that fails.
-    pub fn take(
-        &self,
-        memory: &Memory,
-        current: &mut Current,
-        class: u8,
-    ) -> Result<Slot, WriteError> {
-        let first = self.try_take(memory, current, class);
-        let error = match first {
-            Err(error) => error,
-            taken => return taken,
-        };
-        if self.give_up_empty(memory, current) {
-            // The worker itself held memory in slabs of other classes.
-            if let Ok(slot) = self.try_take(memory, current, class) {
-                return Ok(slot);
-            }
-        }
-        (class + 1..CLASS_COUNT as u8)
-            .find_map(|larger| self.take_listed(memory, current, larger))
-            .ok_or(error)
-    }
-
-    fn try_take(
-        &self,
-        memory: &Memory,
-        current: &mut Current,
-        class: u8,
-    ) -> Result<Slot, WriteError> {
+    /// Takes a slot of `class` for a worker.
+    pub fn take(&self, current: &mut Current, class: u8) -> Result<Slot, WriteError> {
         let mine = &mut current.0[class as usize];
         let mut tried = [NONE; LISTED_TRIES];
         let mut tries = 0;
@@ -218,15 +214,13 @@ impl Pool {
                     Err(error) => break Err(error),
                 }
             }
-            let slab = self.slabs.get(*mine);
-            let Some(index) = slab.first_free() else {
-                self.give_up_or_retire(memory, *mine, class);
+            let slab = self.slab(*mine);
+            let Some(slot) = slab.first_free() else {
+                self.give_up(*mine, class, true);
                 *mine = NONE;
                 continue;
             };
-            let start = index * slot_bytes(class);
-            let pages = (start + slot_bytes(class)).div_ceil(PAGE_SIZE) as u32;
-            if let Err(error) = self.grow(memory, *mine, pages) {
+            if let Err(error) = self.grow(*mine, pages_for(class, slot + 1)) {
                 // No more memory for this slab. Others of the class may have slots that were
                 // freed, in memory they have already. This one is kept until the end, so that it
                 // is not the next to be found.
@@ -241,159 +235,184 @@ impl Pool {
                 }
                 break Err(error);
             }
-            slab.take(index);
-            break Ok(Slot {
-                place: *mine as u64 * SLAB_BYTES as u64 + start as u64,
-            });
+            slab.take(slot);
+            break Ok(Slot::new(*mine, slot));
         };
         for index in tried.into_iter().take(tries) {
-            self.give_up_or_retire(memory, index, class);
+            self.give_up(index, class, true);
         }
         result
     }
 
+    /// Takes a slot of a class larger than `class` that needs no more memory: where there is none,
+    /// a slot that is too large is better than a write that fails.
+    pub fn take_larger(&self, current: &mut Current, class: u8) -> Option<Slot> {
+        (class + 1..CLASS_COUNT as u8).find_map(|larger| self.take_listed(current, larger))
+    }
+
     /// Frees a slot; from now on someone else may have it.
-    pub fn free(&self, memory: &Memory, slot: Slot) {
-        let index = (slot.place / SLAB_BYTES as u64) as u32;
-        let slab = self.slabs.get(index);
+    pub fn free(&self, slot: Slot) {
+        let (index, number) = parts(slot.place);
+        let index = index as u32;
+        let slab = self.slab(index);
         let class = slab.class();
-        slab.clear((slot.place % SLAB_BYTES as u64) as usize / slot_bytes(class));
+        slab.clear(number);
         if slab.count_down_within_list() {
             return;
         }
-        let mut head = lock(&self.classes[class as usize]);
+        let mut list = lock(&self.classes[class as usize]);
         let after = slab.count_down_locked();
         if after.owned {
             return;
         }
         if after.used == 0 {
             if after.listed {
-                self.slabs.unlink(&mut head, index);
+                list.unlink(&self.slabs, &self.memory, index);
             }
             slab.set_unclassed();
-            drop(head);
-            self.retire(memory, index);
-        } else if !after.listed && (after.used as usize) < class::slots(class) {
+            drop(list);
+            self.retire(index);
+        } else if !after.listed && usize::from(after.used) < slots(class) {
             // The count can be above the slots taken, while another thread that has cleared its
             // bit has not counted down yet and the bit was taken again: then that one lists it.
-            self.slabs.link(&mut head, index);
+            list.link(&self.slabs, &self.memory, index, true);
             slab.set_listed(true);
         }
     }
 
-    /// A listed slab of `class`, owned by the caller, whose objects fit into the free slots of
-    /// other listed slabs, if emptying it is worth the copies: at most half of it is in use.
-    pub fn acquire_sparse(&self, class: u8) -> Option<u32> {
-        let slots = class::slots(class) as u32;
-        let mut head = lock(&self.classes[class as usize]);
-        let (mut best, mut best_used, mut best_free, mut free) = (NONE, u32::MAX, 0, 0);
-        let mut index = *head;
-        for _ in 0..SPARSE_LOOKED_AT {
-            if index == NONE {
-                break;
-            }
-            let slab = self.slabs.get(index);
-            let used = u32::from(slab.used());
-            // Slots beyond the memory that the slab has got would need more of it.
-            let have = slab.touched() * PAGE_SIZE as u32 / slot_bytes(class) as u32;
-            let free_here = have.min(slots).saturating_sub(used);
-            free += free_here;
-            if used < best_used {
-                (best, best_used, best_free) = (index, used, free_here);
-            }
-            index = slab.next();
-        }
-        if best == NONE || best_used > slots / 2 || free - best_free < best_used {
-            return None;
-        }
-        self.slabs.unlink(&mut head, best);
-        self.slabs.get(best).own_listed();
-        Some(best)
+    /// Frees the frame of a huge page.
+    pub fn free_frame(&self, frame: Frame) {
+        self.free_frames(&[frame]);
     }
 
     /// Takes a slot of `class` that needs no more memory.
-    pub fn take_listed(&self, memory: &Memory, current: &mut Current, class: u8) -> Option<Slot> {
+    pub fn take_listed(&self, current: &mut Current, class: u8) -> Option<Slot> {
         let mine = &mut current.0[class as usize];
-        for _ in 0..SPARSE_LOOKED_AT {
+        for _ in 0..LISTED_TRIES {
             if *mine == NONE {
                 *mine = self.acquire_listed(class)?;
             }
-            let slab = self.slabs.get(*mine);
-            if let Some(index) = slab.first_free() {
-                let start = index * slot_bytes(class);
-                if start + slot_bytes(class) <= slab.touched() as usize * PAGE_SIZE {
-                    slab.take(index);
-                    return Some(Slot {
-                        place: *mine as u64 * SLAB_BYTES as u64 + start as u64,
-                    });
-                }
+            let slab = self.slab(*mine);
+            if let Some(slot) = slab.first_free()
+                && slot < slots_in(class, slab.pages())
+            {
+                slab.take(slot);
+                return Some(Slot::new(*mine, slot));
             }
             // Another one first, so that this one is not the next to be found.
             let other = self.acquire_listed(class);
-            self.give_up_or_retire(memory, *mine, class);
+            self.give_up(*mine, class, true);
             *mine = NONE;
             *mine = other?;
         }
         None
     }
 
-    /// Pages of memory that slab `index` has.
-    pub fn touched_pages(&self, index: u32) -> u32 {
-        self.slabs.get(index).touched()
+    /// Takes a slot of slab `index`, which the caller owns, below slot `end`.
+    pub fn take_below(&self, index: u32, end: usize) -> Option<Slot> {
+        let slab = self.slab(index);
+        let slot = slab.first_free().filter(|slot| *slot < end)?;
+        slab.take(slot);
+        Some(Slot::new(index, slot))
     }
 
-    /// The slots of slab `index` that are taken at this moment.
-    pub fn taken_slots(&self, index: u32) -> impl Iterator<Item = usize> + '_ {
-        let slab = self.slabs.get(index);
-        (0..class::slots(slab.class())).filter(|slot| slab.is_taken(*slot))
+    /// How many slabs there may be.
+    pub fn slab_count(&self) -> u32 {
+        self.superblock.slabs_used().load(Relaxed)
     }
 
-    /// Ends the caller's ownership; returns whether the slab was empty and is free now.
-    pub fn give_up_or_retire(&self, memory: &Memory, index: u32, class: u8) -> bool {
-        let empty = self.give_up(index, class);
-        if let Some(index) = empty {
-            self.retire(memory, index);
+    /// Makes slab `index` the caller's own if it could do with half of its pages, or with fewer
+    /// pages at all when `tight`; returns its class.
+    pub fn acquire_sparse(&self, index: u32, tight: bool) -> Option<u8> {
+        let slab = self.slab(index);
+        let sparse = || {
+            let state = slab.state();
+            let class = state.class.filter(|_| state.listed && !state.owned)?;
+            let needed = pages_for(class, state.used.into());
+            let enough = if tight { needed } else { 2 * needed };
+            (enough.max(needed + 1) <= state.pages).then_some(class)
+        };
+        let class = sparse()?;
+        let mut list = lock(&self.classes[class as usize]);
+        if sparse() != Some(class) {
+            return None;
         }
-        empty.is_some()
+        list.unlink(&self.slabs, &self.memory, index);
+        slab.own_listed();
+        Some(class)
     }
 
-    /// Gives back the slabs that a worker owns and in which nothing is left; whether there were any.
-    pub fn give_up_empty(&self, memory: &Memory, current: &mut Current) -> bool {
-        let mut any = false;
+    /// The highest slot of slab `index` that is taken, below slot `end`.
+    pub fn taken_below(&self, index: u32, end: usize) -> Option<usize> {
+        let slab = self.slab(index);
+        (0..end).rev().find(|slot| slab.is_taken(*slot))
+    }
+
+    /// The place of slot `slot` of slab `index`.
+    pub fn place(&self, index: u32, slot: usize) -> u64 {
+        Slot::new(index, slot).place
+    }
+
+    /// Slots of slab `index` and how many of them are taken.
+    pub fn used_slots(&self, index: u32) -> (usize, usize) {
+        let slab = self.slab(index);
+        (slots(slab.class()), slab.state().used.into())
+    }
+
+    /// Gives up slab `index`, which the caller owns, with the pages that no taken slot needs.
+    /// Returns how many became free.
+    pub fn trim(&self, index: u32, class: u8) -> u32 {
+        let slab = self.slab(index);
+        let before = slab.pages();
+        let needed = slab
+            .last_taken()
+            .map_or(0, |last| pages_for(class, last + 1));
+        if needed < before {
+            // Only the owner takes slots, so none lies in these pages, and none will.
+            self.free_pages(index, needed, before);
+        }
+        // One without room in its pages is the last to be asked.
+        let room = usize::from(slab.state().used) < slots_in(class, slab.pages());
+        let emptied = self.give_up(index, class, room);
+        before - if emptied { 0 } else { needed.min(before) }
+    }
+
+    /// Gives back the slabs that a worker owns and in which nothing is left.
+    pub fn give_up_empty(&self, current: &mut Current) {
         for (class, index) in current.0.iter_mut().enumerate() {
-            if *index != NONE && self.slabs.get(*index).used() == 0 {
-                self.give_up_or_retire(memory, *index, class as u8);
+            if *index != NONE && self.slab(*index).state().used == 0 {
+                self.give_up(*index, class as u8, true);
                 *index = NONE;
-                any = true;
             }
         }
-        any
     }
 
     /// Gives back all slabs that a worker owns.
-    pub fn give_up_all(&self, memory: &Memory, current: &mut Current) {
+    pub fn give_up_all(&self, current: &mut Current) {
         for (class, index) in current.0.iter_mut().enumerate() {
             if *index != NONE {
-                self.give_up_or_retire(memory, *index, class as u8);
+                self.give_up(*index, class as u8, true);
                 *index = NONE;
             }
         }
     }
 
-    /// Ends a worker's ownership; returns the slab if it turned out to be empty.
-    fn give_up(&self, index: u32, class: u8) -> Option<u32> {
-        let mut head = lock(&self.classes[class as usize]);
-        let slab = self.slabs.get(index);
+    /// Ends a worker's ownership. A slab that turns out to be empty is free; returns whether it was.
+    fn give_up(&self, index: u32, class: u8, front: bool) -> bool {
+        let mut list = lock(&self.classes[class as usize]);
+        let slab = self.slab(index);
         let state = slab.disown();
         if state.used == 0 {
             slab.set_unclassed();
-            return Some(index);
+            drop(list);
+            self.retire(index);
+            return true;
         }
-        if (state.used as usize) < class::slots(class) {
-            self.slabs.link(&mut head, index);
+        if usize::from(state.used) < slots(class) {
+            list.link(&self.slabs, &self.memory, index, front);
             slab.set_listed(true);
         }
-        None
+        false
     }
 
     /// A slab of `class` with a free slot, owned by the caller.
@@ -401,326 +420,465 @@ impl Pool {
         if let Some(index) = self.acquire_listed(class) {
             return Ok(index);
         }
-        let index = self.take_free()?;
-        if self.growth == Growth::OnDemand && self.slabs.populate(index).is_err() {
-            // A page fault without memory would kill the process. The slab's address space is lost.
-            return Err(WriteError::NoMemory);
-        }
-        let slab = self.slabs.get(index);
-        if let Err(error) = self.count_used(slab.touched()) {
-            self.push_free(index);
-            return Err(error);
-        }
-        slab.set_class(class);
+        let index = self.take_slab().ok_or(WriteError::NoMemory)?;
+        self.map(index).set_class(class);
+        self.slab(index).set_class(class);
         Ok(index)
     }
 
     /// A listed slab of `class`, owned by the caller.
     fn acquire_listed(&self, class: u8) -> Option<u32> {
-        let mut head = lock(&self.classes[class as usize]);
-        let index = *head;
+        let mut list = lock(&self.classes[class as usize]);
+        let index = list.first;
         if index == NONE {
             return None;
         }
-        self.slabs.unlink(&mut head, index);
-        self.slabs.get(index).own_listed();
+        list.unlink(&self.slabs, &self.memory, index);
+        self.slab(index).own_listed();
         Some(index)
     }
 
-    fn take_free(&self) -> Result<u32, WriteError> {
-        let index = {
-            let mut free = lock(&self.free);
-            if let Some(index) = self.pop_ready(&mut free) {
-                Some(index)
-            } else if self.growth == Growth::OnDemand {
-                self.take_memoryless(&mut free)
-            } else {
-                self.ready_min.store(0, Relaxed);
-                None
+    /// A slab without class and pages.
+    fn take_slab(&self) -> Option<u32> {
+        let mut free = lock(&self.free_slabs);
+        if *free != NONE {
+            let index = *free;
+            *free = self.slab(index).next();
+            return Some(index);
+        }
+        let fresh = self.superblock.slabs_used();
+        let index = fresh.load(Relaxed);
+        if index == self.slabs.count() {
+            return None;
+        }
+        if index >= self.slabs_present.load(Acquire) {
+            if self.growth != Growth::OnDemand {
+                return None;
             }
+            drop(free);
+            // A page fault that finds no memory would kill the process; this is an error.
+            self.populate_slabs(index + 1).ok()?;
+            return self.take_slab();
+        }
+        fresh.store(index + 1, Relaxed);
+        Some(index)
+    }
+
+    /// Has memory for the states of the slabs below `count`.
+    fn populate_slabs(&self, count: u32) -> io::Result<()> {
+        let count = count.min(self.slabs.count());
+        let present = self.slabs_present.load(Acquire);
+        if count > present {
+            self.slabs.populate(&self.memory, present, count)?;
+            self.slabs_present.fetch_max(count, Release);
+        }
+        Ok(())
+    }
+
+    /// Gives an owned slab frames for its first `pages` pages.
+    fn grow(&self, index: u32, pages: u32) -> Result<(), WriteError> {
+        let slab = self.slab(index);
+        for page in slab.pages()..pages {
+            let frame = self.take_frame()?;
+            self.map(index).set_frame(page as usize, frame);
+            slab.set_pages(page + 1);
+        }
+        Ok(())
+    }
+
+    /// A frame with memory, counted as used: for a slab, or a huge page.
+    pub fn take_frame(&self) -> Result<Frame, WriteError> {
+        let limit = self.limit_pages.load(Relaxed);
+        let used = self
+            .used_pages
+            .fetch_update(Relaxed, Relaxed, |used| (used < limit).then(|| used + 1))
+            .map_err(|_| WriteError::Limit)?;
+        let frame = match self.growth {
+            Growth::OnDemand => self
+                .frames
+                .take_or_populate(&self.memory, self.superblock.frames_used()),
+            _ => self.frames.take(&self.memory),
         };
         if let Growth::Reserve(_) = self.growth
-            && self.ready_count.load(Relaxed) < self.ready_target()
+            && self.frames.ready() < self.ready_target()
         {
             self.wake();
         }
-        index.ok_or(WriteError::NoMemory)
-    }
-
-    /// A free slab without memory, if there is one.
-    fn take_memoryless(&self, free: &mut Free) -> Option<u32> {
-        if free.cold != NONE {
-            let index = free.cold;
-            free.cold = self.slabs.get(index).next();
-            Some(index)
-        } else if free.fresh < self.slabs.count() {
-            free.fresh += 1;
-            Some(free.fresh - 1)
+        if frame.is_none() {
+            self.used_pages.fetch_sub(1, Relaxed);
         } else {
-            None
+            self.used_pages_max.fetch_max(used + 1, Relaxed);
         }
+        frame.ok_or(WriteError::NoMemory)
     }
 
-    /// Makes the first `pages` pages of an owned slab present.
-    fn grow(&self, memory: &Memory, index: u32, pages: u32) -> Result<(), WriteError> {
-        let slab = self.slabs.get(index);
-        let touched = slab.touched();
-        if pages <= touched {
-            return Ok(());
-        }
-        let pages = (pages.max(touched + GROW_PAGES)).min(SLAB_PAGES);
-        self.count_used(pages - touched)?;
-        if self.populate(memory, index, touched, pages).is_err() {
-            self.used_pages.fetch_sub((pages - touched) as u64, Relaxed);
-            return Err(WriteError::NoMemory);
-        }
-        slab.set_touched(pages);
-        Ok(())
+    /// Puts an empty slab without class among the free ones, and its frames too.
+    fn retire(&self, index: u32) {
+        self.free_pages(index, 0, self.slab(index).pages());
+        self.push_slab(index);
     }
 
-    fn populate(&self, memory: &Memory, index: u32, from: u32, to: u32) -> io::Result<()> {
-        let start = self.offset(index as u64 * SLAB_BYTES as u64);
-        memory.populate(start + from as usize * PAGE_SIZE..start + to as usize * PAGE_SIZE)
+    fn push_slab(&self, index: u32) {
+        let mut free = lock(&self.free_slabs);
+        self.slab(index).set_next(*free);
+        *free = index;
     }
 
-    /// Counts `pages` as used, unless that is more than the limit.
-    fn count_used(&self, pages: u32) -> Result<(), WriteError> {
-        let used = self.used_pages.fetch_add(pages as u64, Relaxed) + pages as u64;
-        if used > self.limit_pages.load(Relaxed) {
-            self.used_pages.fetch_sub(pages as u64, Relaxed);
-            return Err(WriteError::Limit);
+    /// Takes the frames of pages `from..to` from a slab, the last pages it has, which nobody uses.
+    fn free_pages(&self, index: u32, from: u32, to: u32) {
+        self.slab(index).set_pages(from);
+        let mut frames = [Frame(0); SLAB_PAGES];
+        let mut found = 0;
+        for page in from..to {
+            if let Some(frame) = self.map(index).take_frame(page as usize) {
+                frames[found] = frame;
+                found += 1;
+            }
         }
-        self.used_pages_max.fetch_max(used, Relaxed);
-        Ok(())
+        self.free_frames(&frames[..found]);
     }
 
-    /// Puts an empty slab without class among the free ones, or gives its memory back.
-    fn retire(&self, memory: &Memory, index: u32) {
-        self.used_pages
-            .fetch_sub(self.slabs.get(index).touched() as u64, Relaxed);
+    fn free_frames(&self, frames: &[Frame]) {
+        self.frames.give(&self.memory, frames);
+        self.used_pages.fetch_sub(frames.len() as u64, Relaxed);
+        let ready = self.frames.ready();
         match self.growth {
-            Growth::OnDemand if self.ready_count.load(Relaxed) >= READY_KEPT => {
-                // Refused, it stays ready, which is no harm.
-                let _ = self.make_cold(memory, index);
+            // A MiB at a time, since each run of frames costs a system call.
+            Growth::OnDemand if ready >= READY_KEPT + frames::STEP as u32 => {
+                // Refused, they stay ready, which is no harm.
+                let _ = self.frames.release(&self.memory, READY_KEPT);
             }
-            Growth::Reserve(_) if self.ready_count.load(Relaxed) >= self.ready_high() => {
-                self.push_free(index);
-                self.wake();
-            }
-            _ => self.push_free(index),
+            Growth::Reserve(_) if ready >= self.ready_high() => self.wake(),
+            _ => {}
         }
     }
 
-    /// Puts a slab without class on the list of those with memory, or of those without.
-    fn push_free(&self, index: u32) {
-        let slab = self.slabs.get(index);
-        let touched = slab.touched();
-        let mut free = lock(&self.free);
-        if touched == 0 {
-            slab.set_next(free.cold);
-            free.cold = index;
-            self.exhausted.store(false, Relaxed);
-        } else {
-            slab.set_next(free.ready);
-            free.ready = index;
-            self.ready_count.fetch_add(1, SeqCst);
-            self.ready_pages.fetch_add(touched as u64, Relaxed);
-        }
-    }
-
-    /// Takes a slab from the list of those with memory.
-    fn pop_ready(&self, free: &mut Free) -> Option<u32> {
-        let index = free.ready;
-        if index == NONE {
-            return None;
-        }
-        let slab = self.slabs.get(index);
-        free.ready = slab.next();
-        let left = self.ready_count.fetch_sub(1, SeqCst) - 1;
-        self.ready_min.fetch_min(left, Relaxed);
-        self.ready_pages.fetch_sub(slab.touched() as u64, Relaxed);
-        Some(index)
-    }
-
-    /// Gives the memory of a free slab, which is on no list, back to the system. If the system does
-    /// not take it, the slab is ready as before.
-    fn make_cold(&self, memory: &Memory, index: u32) -> io::Result<()> {
-        let slab = self.slabs.get(index);
-        let start = self.offset(index as u64 * SLAB_BYTES as u64);
-        // SAFETY: the slab is free and on no list, so only we know of it, and no entry names a
-        // place in it.
-        let released = unsafe { memory.release(start..start + SLAB_BYTES) };
-        if released.is_ok() {
-            slab.set_touched(0);
-        }
-        self.push_free(index);
-        released
-    }
-
-    /// Slabs that are to be ready at any time.
+    /// Frames that are to be ready at any time.
     fn ready_target(&self) -> u32 {
         match self.growth {
-            Growth::Reserve(bytes) => (bytes / SLAB_BYTES as u64) as u32,
+            Growth::Reserve(bytes) => (bytes / PAGE_SIZE as u64) as u32,
             _ => 0,
         }
     }
 
-    /// From how many ready slabs on memory is given back. The gap to the target keeps a device
+    /// From how many ready frames on memory is given back. The gap to the target keeps a device
     /// that frees and writes in turn from asking the system each time.
     fn ready_high(&self) -> u32 {
-        self.ready_target() + self.ready_target() / 2 + MAINTAIN_SLABS
+        self.ready_target() + self.ready_target() / 2 + frames::STEP as u32
     }
 
     /// Bytes of the reserve that are wanted.
     pub fn reserve_target(&self) -> u64 {
-        self.ready_target() as u64 * SLAB_BYTES as u64
+        u64::from(self.ready_target()) * PAGE_SIZE as u64
     }
 
     /// Populates up to a MiB if the reserve is below its target, or gives one back if it is far
     /// above. Returns whether there is more to do; an error where the system has no memory, in which
     /// case it was not asked for any.
-    pub fn maintain(&self, memory: &Memory) -> io::Result<bool> {
+    pub fn maintain(&self) -> io::Result<bool> {
         let target = self.ready_target();
         if target == 0 {
             return Ok(false);
         }
-        let ready = self.ready_count.load(Relaxed);
+        let ready = self.frames.ready();
         if ready < target {
-            let spare = self.system.as_ref().map_or(u64::MAX, System::spare) / SLAB_BYTES as u64;
-            let wanted = MAINTAIN_SLABS.min(target - ready);
+            let spare = self.system.as_ref().map_or(u64::MAX, System::spare) / PAGE_SIZE as u64;
+            let wanted = (frames::STEP as u32).min(target - ready);
             let count = u64::from(wanted).min(spare) as u32;
             if count == 0 {
                 return Err(io::ErrorKind::OutOfMemory.into());
             }
             return self
-                .add_ready(memory, count)
-                .map(|added| added && self.ready_count.load(Relaxed) < target);
+                .add_ready(count)
+                .map(|added| added && self.frames.ready() < target);
         }
-        for _ in 0..MAINTAIN_SLABS {
-            if self.ready_count.load(Relaxed) <= self.ready_high() {
-                return Ok(false);
-            }
-            let Some(index) = self.pop_ready(&mut lock(&self.free)) else {
-                return Ok(false);
-            };
-            self.make_cold(memory, index)?;
+        if ready <= self.ready_high() {
+            return Ok(false);
         }
-        Ok(true)
+        let released = self.frames.release(&self.memory, self.ready_high())?;
+        self.exhausted.store(false, Relaxed);
+        Ok(released as usize == frames::STEP)
     }
 
-    /// Populates `count` more slabs; `false` when there are no more.
-    pub fn add_ready(&self, memory: &Memory, count: u32) -> io::Result<bool> {
-        for _ in 0..count {
-            let Some(index) = self.take_memoryless(&mut lock(&self.free)) else {
-                self.exhausted.store(true, Relaxed);
-                return Ok(false);
-            };
-            let populated = self
-                .slabs
-                .populate(index)
-                .and_then(|()| self.populate(memory, index, 0, SLAB_PAGES));
-            if populated.is_ok() {
-                self.slabs.get(index).set_touched(SLAB_PAGES);
-            }
-            self.push_free(index);
-            populated?;
+    /// Populates `count` more frames, and what is to be known of the slabs that they can fill;
+    /// `false` when there are no more.
+    pub fn add_ready(&self, count: u32) -> io::Result<bool> {
+        let slabs = self.superblock.slabs_used().load(Relaxed);
+        let coming = (self.frames.ready() + count) / SLAB_PAGES as u32 + SLABS_AHEAD;
+        self.populate_slabs(slabs.saturating_add(coming))?;
+        let added = self
+            .frames
+            .populate(&self.memory, self.superblock.frames_used(), count)?;
+        if !added {
+            self.exhausted.store(true, Relaxed);
         }
-        Ok(true)
+        Ok(added)
     }
 
     /// Starts to watch the lowest level of the reserve, from now on.
     pub fn watch_ready(&self) {
-        self.ready_min
-            .store(self.ready_count.load(Relaxed), Relaxed);
-    }
-
-    /// Whether a page from `place` on lies in the arena.
-    pub fn contains(&self, place: u64) -> bool {
-        place < u64::from(self.slabs.count()) * SLAB_BYTES as u64 - PAGE_SIZE as u64 + 1
+        self.frames.watch_ready();
     }
 
     /// Whether a page table entry may name an object of `bytes` at `place`: there is such a slot,
     /// and it is taken. Anything else is damage.
     pub fn is_slot_of(&self, place: u64, bytes: usize) -> bool {
-        let index = place / SLAB_BYTES as u64;
-        if index >= u64::from(self.slabs.count()) {
+        let (index, slot) = parts(place);
+        if index >= u64::from(self.slab_count()) {
             return false;
         }
-        let slab = self.slabs.get(index as u32);
-        let offset = (place % SLAB_BYTES as u64) as usize;
-        let class = slab.class();
-        slab.has_class()
-            && bytes <= slot_bytes(class)
-            && offset.is_multiple_of(slot_bytes(class))
-            && slab.is_taken(offset / slot_bytes(class))
+        let slab = self.slab(index as u32);
+        slab.state().class.is_some_and(|class| {
+            bytes <= slot_bytes(class) && slot < slots(class) && slab.is_taken(slot)
+        })
+    }
+
+    /// Whether a page table entry may name `frame`.
+    pub fn is_frame(&self, frame: Frame) -> bool {
+        frame.0
+            < self
+                .superblock
+                .frames_used()
+                .load(Relaxed)
+                .min(self.frames.count())
+    }
+
+    /// Makes what is known of the slabs that another process used zeros again, and present.
+    pub fn forget(&self) -> io::Result<()> {
+        let states = self.slabs.states();
+        // SAFETY: this process has not looked at them yet, and the other one is gone.
+        unsafe { self.memory.release(states.start..states.end)? };
+        self.populate_slabs(self.slab_count())
+    }
+
+    /// Takes up the object of `bytes` that an entry of the page table names, in a pool that another
+    /// process left; whether there can be such an object, and no other entry named it. To be called
+    /// for all entries, and then [`adopt`](Pool::adopt).
+    pub fn adopt_slot(&self, place: u64, bytes: usize) -> bool {
+        let (index, slot) = parts(place);
+        if index >= u64::from(self.slab_count()) || self.pieces(place, bytes).is_none() {
+            return false;
+        }
+        let (slab, map) = (self.slab(index as u32), self.map(index as u32));
+        if let Some(class) = map.class()
+            && slab.state().class.is_none()
+        {
+            slab.set_class(class);
+        }
+        slab.take_found(slot)
+    }
+
+    /// Makes what the entries named, and `huge`, a frame for each huge page in ascending order, the
+    /// pool's own, and all the rest free. An error in words if they contradict each other.
+    pub fn adopt(&self, huge: &[Frame]) -> Result<(), AdoptError> {
+        let fresh = self.superblock.frames_used().load(Relaxed);
+        self.frames.grow_stack(&self.memory, fresh)?;
+        let mut used = vec![false; fresh as usize];
+        let mut take = |frame: Frame| match used.get_mut(frame.0 as usize) {
+            Some(used) if !*used => {
+                *used = true;
+                Ok(())
+            }
+            _ => Err(AdoptError::Damaged("two objects lie in one page of memory")),
+        };
+        for frame in huge {
+            take(*frame)?;
+        }
+        let mut pages = huge.len() as u64;
+        for index in (0..self.slab_count()).rev() {
+            let (slab, map) = (self.slab(index), self.map(index));
+            let needed = slab
+                .last_taken()
+                .map_or(0, |last| pages_for(slab.class(), last + 1));
+            for page in 0..SLAB_PAGES as u32 {
+                if page >= needed {
+                    // Had for an object that was never published, or just given back.
+                    map.take_frame(page as usize);
+                } else {
+                    let frame = map.frame(page as usize);
+                    take(frame.ok_or(AdoptError::Damaged("an object has no memory"))?)?;
+                }
+            }
+            slab.set_pages(needed);
+            pages += u64::from(needed);
+            if needed == 0 {
+                self.push_slab(index);
+            } else {
+                self.give_up(index, slab.class(), true);
+            }
+        }
+        self.used_pages.store(pages, Relaxed);
+        self.used_pages_max.store(pages, Relaxed);
+        let present = self.frames.range(0, fresh);
+        self.memory.resident(present, |page, present| {
+            if !used[page] {
+                self.frames.found(&self.memory, Frame(page as u32), present);
+            }
+        })?;
+        if self.growth == Growth::OnDemand {
+            while self.frames.release(&self.memory, READY_KEPT)? > 0 {}
+        }
+        Ok(())
+    }
+
+    /// Copies the first bytes of the object at `place` out; `false` if there can be none so long.
+    ///
+    /// # Safety
+    /// Nobody writes to the object meanwhile, if there is one.
+    #[must_use]
+    pub unsafe fn read(&self, place: u64, bytes: &mut [u8]) -> bool {
+        let Some((first, second)) = self.pieces(place, bytes.len()) else {
+            return false;
+        };
+        let (head, tail) = bytes.split_at_mut(first.1);
+        // SAFETY: `pieces` gives frames of the arena; nobody writes to them, says the caller.
+        unsafe { self.memory.read(first.0, head) };
+        if !tail.is_empty() {
+            // SAFETY: as above.
+            unsafe { self.memory.read(second, tail) };
+        }
+        true
+    }
+
+    /// Copies `bytes` into a slot, which is long enough.
+    pub fn write(&self, slot: &Slot, bytes: &[u8]) {
+        let (first, second) = self
+            .pieces(slot.place, bytes.len())
+            .expect("a slot that was taken has its pages");
+        let (head, tail) = bytes.split_at(first.1);
+        // SAFETY: the slot, and so its bytes, belong to the caller until they are published.
+        unsafe { self.memory.write(first.0, head) };
+        if !tail.is_empty() {
+            // SAFETY: as above.
+            unsafe { self.memory.write(second, tail) };
+        }
+    }
+
+    /// Copies a huge page out; `false` if there is no such frame.
+    ///
+    /// # Safety
+    /// Nobody writes to the frame meanwhile, if it is a huge page's.
+    #[must_use]
+    pub unsafe fn read_frame(&self, frame: Frame, page: &mut [u8]) -> bool {
+        if !self.is_frame(frame) {
+            return false;
+        }
+        // SAFETY: the frame lies in the arena; nobody writes to it, says the caller.
+        unsafe { self.memory.read(self.frames.offset(frame), page) };
+        true
+    }
+
+    /// Copies a page into a frame that [`take_frame`](Pool::take_frame) gave and no entry names.
+    pub fn write_frame(&self, frame: Frame, page: &[u8]) {
+        // SAFETY: the frame belongs to the caller until it is published.
+        unsafe { self.memory.write(self.frames.offset(frame), page) };
+    }
+
+    /// Where `bytes` bytes at `place` lie: offset and length of the first piece, and the offset of
+    /// the rest. `None` if there can be no such object.
+    fn pieces(&self, place: u64, bytes: usize) -> Option<((usize, usize), usize)> {
+        let (index, slot) = parts(place);
+        if index >= u64::from(self.slabs.count()) {
+            return None;
+        }
+        let map = self.map(index as u32);
+        let class = map.class()?;
+        if slot >= slots(class) || bytes > slot_bytes(class) {
+            return None;
+        }
+        let start = slot * slot_bytes(class);
+        let (page, within) = (start / PAGE_SIZE, start % PAGE_SIZE);
+        let at = |page| {
+            let frame = map.frame(page).filter(|frame| self.is_frame(*frame))?;
+            Some(self.frames.offset(frame))
+        };
+        let length = bytes.min(PAGE_SIZE - within);
+        let first = (at(page)? + within, length);
+        let second = if length < bytes { at(page + 1)? } else { 0 };
+        Some((first, second))
+    }
+
+    fn slab(&self, index: u32) -> &Slab {
+        self.slabs.get(&self.memory, index)
+    }
+
+    fn map(&self, index: u32) -> &slab::Map {
+        self.slabs.map(&self.memory, index)
     }
 
     /// Wakes the maintenance thread, without a system call if it is known to be awake.
     fn wake(&self) {
         if !self.awake.swap(true, SeqCst) {
             self.wakes.fetch_add(1, Release);
-            slab::futex_wake(&self.wakes);
+            futex_wake(&self.wakes);
         }
     }
 
     /// Sleeps until woken, or `timeout` is over.
-    pub fn wait(&self, timeout: std::time::Duration) {
+    pub fn wait(&self, timeout: Duration) {
         let seen = self.wakes.load(Acquire);
-        // Sequentially consistent against `take_free`, which lowers the count and then looks at
+        // Sequentially consistent against `take_frame`, which lowers the count and then looks at
         // `awake`: either it sees `false` and wakes us, or we see the lower count.
         self.awake.store(false, SeqCst);
-        let low = self.ready_count.load(SeqCst) < self.ready_target();
+        let low = self.frames.ready() < self.ready_target();
         if !low || self.exhausted.load(Relaxed) {
-            slab::futex_wait(&self.wakes, seen, timeout);
+            futex_wait(&self.wakes, seen, timeout);
         } else {
             // Memory is short: the last attempt failed. Try again soon.
-            std::thread::sleep(timeout.min(std::time::Duration::from_millis(1)));
+            std::thread::sleep(timeout.min(Duration::from_millis(1)));
         }
         self.awake.store(true, Release);
     }
 
-    /// Whether all counts and lists agree. Only while nobody reads or writes. For tests.
-    pub fn check(&self) -> Result<(), String> {
-        let mut used = 0;
-        for index in 0..lock(&self.free).fresh {
-            let slab = self.slabs.get(index);
-            slab.check()
+    /// Whether all counts and lists agree, where `huge` are the frames of huge pages. Only while
+    /// nobody reads or writes. For tests.
+    pub fn check(&self, huge: &[Frame]) -> Result<(), String> {
+        let mut frames: Vec<Frame> = huge.to_vec();
+        for index in 0..self.slab_count() {
+            let (slab, map) = (self.slab(index), self.map(index));
+            slab.check(map)
                 .map_err(|what| format!("slab {index}: {what}"))?;
-            if slab.has_class() {
-                used += slab.touched() as u64;
+            for page in 0..SLAB_PAGES {
+                let frame = map.frame(page);
+                if frame.is_some() != (page < slab.pages() as usize) {
+                    return Err(format!("slab {index}: page {page} has {frame:?}"));
+                }
+                frames.extend(frame);
             }
         }
         let counted = self.used_pages.load(Relaxed);
-        if used != counted {
-            return Err(format!("{used} pages are used, {counted} are counted"));
+        if frames.len() as u64 != counted {
+            return Err(format!(
+                "{} frames are used, {counted} counted",
+                frames.len()
+            ));
         }
-        for (class, head) in self.classes.iter().enumerate() {
-            let mut index = *lock(head);
+        frames.extend(self.frames.free(&self.memory));
+        frames.sort_unstable();
+        let fresh = self.superblock.frames_used().load(Relaxed);
+        if !frames.iter().copied().eq((0..fresh).map(Frame)) {
+            return Err(format!(
+                "of {fresh} frames, {} are used or free, or one is both",
+                frames.len()
+            ));
+        }
+        for (class, list) in self.classes.iter().enumerate() {
+            let mut index = lock(list).first;
             while index != NONE {
-                let slab = self.slabs.get(index);
+                let slab = self.slab(index);
                 if !slab.is_listed_in(class as u8) {
                     return Err(format!("slab {index} stands in the list of class {class}"));
                 }
                 index = slab.next();
             }
         }
-        let free = lock(&self.free);
-        let (mut index, mut ready) = (free.ready, 0);
-        while index != NONE {
-            ready += 1;
-            index = self.slabs.get(index).next();
-        }
-        let counted = self.ready_count.load(Relaxed);
-        if ready != counted {
-            return Err(format!("{ready} slabs are ready, {counted} are counted"));
-        }
         Ok(())
     }
 
     /// Slots that are taken, over all slabs. For checks.
     pub fn taken(&self) -> u64 {
-        (0..lock(&self.free).fresh)
-            .map(|index| self.slabs.get(index).taken() as u64)
+        (0..self.slab_count())
+            .map(|index| u64::from(self.slab(index).taken()))
             .sum()
     }
 }
@@ -732,4 +890,35 @@ fn limit_pages(limit: Option<u64>) -> u64 {
 /// A panic while a lock is held ends the process (or a test); the lists are then as they were.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Wakes one thread that waits at `word`.
+fn futex_wake(word: &AtomicU32) {
+    // SAFETY: the address is valid during the call; waking has no other effect.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+            1,
+        )
+    };
+}
+
+/// Waits at `word` while it holds `seen`, for at most `timeout`.
+fn futex_wait(word: &AtomicU32, seen: u32, timeout: Duration) {
+    let timeout = libc::timespec {
+        tv_sec: timeout.as_secs() as libc::time_t,
+        tv_nsec: timeout.subsec_nanos() as libc::c_long,
+    };
+    // SAFETY: both addresses are valid during the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+            seen,
+            &timeout,
+        )
+    };
 }

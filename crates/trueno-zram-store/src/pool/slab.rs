@@ -1,18 +1,21 @@
-//! What is known of each slab: class, counts, which slots are taken, and a place in a list.
+//! What is known of each slab.
+//!
+//! Its [`Map`] says where its bytes are, and is part of what outlives the process. The [`Slab`]
+//! beside it says which slots are taken; it is rebuilt from the page table.
 //!
 //! ```text
-//! state: 47..40 touched pages │ 39..32 class │ 17 listed │ 16 owned │ 15..0 used slots
+//! state: 47..40 pages │ 39..32 class │ 17 listed │ 16 owned │ 15..0 used slots
 //! ```
 //! `state` is one word so that a thread that frees the last slot and the owner that gives the slab
 //! up cannot miss each other. `owned`, `listed` and `class` change only under the class lock, or
-//! while nobody else knows the slab; `touched` changes only by whoever owns the slab.
+//! while nobody else knows the slab; `pages` changes only by whoever owns the slab, or while nobody
+//! else knows it.
 
-use super::class::{self, SLOTS_MAX};
+use super::class::{self, SLAB_PAGES, SLOTS_MAX};
+use super::frames::Frame;
 use crate::Memory;
-use std::io;
 use std::mem::size_of;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
-use std::time::Duration;
 
 /// No slab.
 pub(super) const NONE: u32 = u32::MAX;
@@ -24,13 +27,55 @@ const USED: u64 = 0xffff;
 const OWNED: u64 = 1 << 16;
 const LISTED: u64 = 1 << 17;
 const CLASS_SHIFT: u32 = 32;
-const TOUCHED_SHIFT: u32 = 40;
+const PAGES_SHIFT: u32 = 40;
+
+/// Where a slab's bytes are: its class, and the frame of each of its pages. What it says counts as
+/// long as the page table names a slot of the slab: it is complete before a slot is published, and
+/// a frame is taken out of it before it goes to somebody else.
+///
+/// All zeros is a slab that was never used.
+#[repr(C)]
+#[derive(Debug)]
+pub(super) struct Map {
+    /// One more than the class.
+    class: AtomicU32,
+    /// One more than the number of each page's frame; 0 where there is none.
+    frames: [AtomicU32; SLAB_PAGES],
+}
+
+impl Map {
+    /// The class, if it can be one.
+    pub fn class(&self) -> Option<u8> {
+        let class = self.class.load(Relaxed).wrapping_sub(1);
+        (class < class::CLASS_COUNT as u32).then_some(class as u8)
+    }
+
+    pub fn set_class(&self, class: u8) {
+        self.class.store(u32::from(class) + 1, Relaxed);
+    }
+
+    pub fn frame(&self, page: usize) -> Option<Frame> {
+        self.frames[page].load(Relaxed).checked_sub(1).map(Frame)
+    }
+
+    pub fn set_frame(&self, page: usize, frame: Frame) {
+        self.frames[page].store(frame.0 + 1, Release);
+    }
+
+    /// Takes the frame of a page out.
+    pub fn take_frame(&self, page: usize) -> Option<Frame> {
+        self.frames[page].swap(0, AcqRel).checked_sub(1).map(Frame)
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct State {
     pub used: u16,
     pub owned: bool,
     pub listed: bool,
+    pub pages: u32,
+    /// `None` for a slab that has none, or was never used.
+    pub class: Option<u8>,
 }
 
 impl State {
@@ -39,6 +84,8 @@ impl State {
             used: (bits & USED) as u16,
             owned: bits & OWNED != 0,
             listed: bits & LISTED != 0,
+            pages: (bits >> PAGES_SHIFT) as u32 & 0xff,
+            class: (bits & (OWNED | USED) != 0).then_some((bits >> CLASS_SHIFT) as u8),
         }
     }
 }
@@ -50,43 +97,39 @@ pub(super) struct Slab {
     state: AtomicU64,
     previous: AtomicU32,
     next: AtomicU32,
-    taken: [AtomicU64; SLOTS_MAX / 64],
+    taken: [AtomicU64; SLOTS_MAX.div_ceil(64)],
 }
 
 impl Slab {
+    /// The class. Only of a slab that has one.
     pub fn class(&self) -> u8 {
         (self.state.load(Relaxed) >> CLASS_SHIFT) as u8
     }
 
-    pub fn has_class(&self) -> bool {
-        let bits = self.state.load(Relaxed);
-        bits & (OWNED | USED) != 0
+    pub fn state(&self) -> State {
+        State::of(self.state.load(Relaxed))
     }
 
-    pub fn used(&self) -> u16 {
-        State::of(self.state.load(Relaxed)).used
+    pub fn pages(&self) -> u32 {
+        self.state().pages
     }
 
-    pub fn touched(&self) -> u32 {
-        (self.state.load(Relaxed) >> TOUCHED_SHIFT) as u32 & 0xff
+    pub fn set_pages(&self, pages: u32) {
+        self.update(|bits| bits & !(0xff << PAGES_SHIFT) | u64::from(pages) << PAGES_SHIFT);
     }
 
-    pub fn set_touched(&self, pages: u32) {
-        self.update(|bits| bits & !(0xff << TOUCHED_SHIFT) | (pages as u64) << TOUCHED_SHIFT);
-    }
-
-    /// Makes a free slab one of `class`, owned by the caller.
+    /// Makes a free slab one of `class`, without pages and owned by the caller.
     pub fn set_class(&self, class: u8) {
         self.update(|bits| {
             debug_assert_eq!(bits & (USED | OWNED | LISTED), 0);
-            bits & (0xff << TOUCHED_SHIFT) | (class as u64) << CLASS_SHIFT | OWNED
+            u64::from(class) << CLASS_SHIFT | OWNED
         });
     }
 
     pub fn set_unclassed(&self) {
         self.update(|bits| {
             debug_assert_eq!(bits & USED, 0);
-            bits & (0xff << TOUCHED_SHIFT) | (UNCLASSED as u64) << CLASS_SHIFT
+            bits & (0xff << PAGES_SHIFT) | u64::from(UNCLASSED) << CLASS_SHIFT
         });
     }
 
@@ -132,6 +175,17 @@ impl Slab {
         self.state.fetch_add(1, Relaxed);
     }
 
+    /// Takes slot `index` for an object that is there already; whether it was free. Only while
+    /// nobody else knows the slab.
+    pub fn take_found(&self, index: usize) -> bool {
+        let bit = 1 << (index % 64);
+        let found = self.taken[index / 64].fetch_or(bit, Relaxed) & bit == 0;
+        if found {
+            self.state.fetch_add(1, Relaxed);
+        }
+        found
+    }
+
     /// Marks slot `index` as free. The count follows.
     pub fn clear(&self, index: usize) {
         let before = self.taken[index / 64].fetch_and(!(1 << (index % 64)), Release);
@@ -163,7 +217,16 @@ impl Slab {
     }
 
     pub fn is_taken(&self, index: usize) -> bool {
-        self.taken[index / 64].load(Relaxed) >> (index % 64) & 1 == 1
+        self.taken[index / 64].load(Acquire) >> (index % 64) & 1 == 1
+    }
+
+    /// The highest taken slot.
+    pub fn last_taken(&self) -> Option<usize> {
+        let taken = self.taken.iter().enumerate().rev();
+        taken
+            .map(|(word, taken)| (word, taken.load(Acquire)))
+            .find(|(_, taken)| *taken != 0)
+            .map(|(word, taken)| word * 64 + 63 - taken.leading_zeros() as usize)
     }
 
     pub fn taken(&self) -> u32 {
@@ -174,24 +237,29 @@ impl Slab {
     }
 
     pub fn is_listed_in(&self, class: u8) -> bool {
-        let state = State::of(self.state.load(Relaxed));
-        state.listed && !state.owned && self.class() == class
+        let state = self.state();
+        state.listed && !state.owned && state.class == Some(class)
     }
 
-    pub fn check(&self) -> Result<(), String> {
-        let state = State::of(self.state.load(Relaxed));
+    pub fn check(&self, map: &Map) -> Result<(), String> {
+        let state = self.state();
         let taken = self.taken();
-        if taken != state.used as u32 {
-            return Err(format!(
-                "{taken} slots are taken, {} are counted",
-                state.used
-            ));
+        if taken != u32::from(state.used) {
+            return Err(format!("{taken} slots taken, {} counted", state.used));
         }
-        if self.has_class() && !state.owned {
-            let full = taken as usize == class::slots(self.class());
-            if full == state.listed {
-                return Err(format!("{taken} slots taken, listed: {}", state.listed));
-            }
+        let Some(class) = state.class else {
+            return Ok(());
+        };
+        if map.class() != Some(class) {
+            return Err(format!("class {class}, {:?} mapped", map.class()));
+        }
+        let full = taken as usize == class::slots(class);
+        if !state.owned && full == state.listed {
+            return Err(format!("{taken} slots taken, listed: {}", state.listed));
+        }
+        let needed = self.last_taken().map_or(0, |last| last + 1);
+        if class::pages_for(class, needed) > state.pages {
+            return Err(format!("{} pages for {needed} slots", state.pages));
         }
         Ok(())
     }
@@ -210,94 +278,106 @@ impl Slab {
     }
 }
 
-/// All slabs of a pool, in memory of their own that is touched only where slabs are used.
+/// Bytes of memory that a slab's `Map` takes.
+pub(crate) const MAP_BYTES: usize = size_of::<Map>();
+
+/// Bytes of memory that a `Slab` takes.
+pub(crate) const SLAB_STATE_BYTES: usize = size_of::<Slab>();
+
+/// All slabs of a pool, in memory that is touched only where slabs are used.
 #[derive(Debug)]
 pub(super) struct Slabs {
-    memory: Memory,
+    maps_offset: usize,
+    states_offset: usize,
     count: u32,
 }
 
 impl Slabs {
-    /// Beside `store`, in memory of the same kind, so that whoever locks the store's memory as it
-    /// grows does the same here.
-    pub fn new(store: &Memory, count: u32) -> io::Result<Slabs> {
-        let memory = store.sibling(count as u64 * size_of::<Slab>() as u64)?;
-        Ok(Slabs { memory, count })
+    /// `count` slabs whose maps and states lie at these offsets of the store's memory.
+    pub fn new(maps_offset: usize, states_offset: usize, count: u32) -> Slabs {
+        Slabs {
+            maps_offset,
+            states_offset,
+            count,
+        }
     }
 
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    pub fn get(&self, index: u32) -> &Slab {
+    /// Where the states lie.
+    pub fn states(&self) -> std::ops::Range<usize> {
+        let end = self.states_offset + self.count as usize * size_of::<Slab>();
+        self.states_offset..end
+    }
+
+    pub fn map<'a>(&self, memory: &'a Memory, index: u32) -> &'a Map {
         assert!(index < self.count);
-        let words = size_of::<Slab>() / 8;
-        // SAFETY: the whole of `memory` is used through this function alone.
-        let slab = unsafe { self.memory.words(index as usize * size_of::<Slab>(), words) };
-        // SAFETY: `slab` covers exactly one `Slab` at a multiple of its size from a page's start,
-        // hence aligned to 8; a `Slab` is atomics only, for which every bit pattern is valid.
-        unsafe { &*slab.as_ptr().cast::<Slab>() }
+        // SAFETY: the memory of the maps is used through this function alone; a `Map` is atomics.
+        unsafe { memory.at(self.maps_offset + index as usize * size_of::<Map>()) }
     }
 
-    /// Makes the memory of slab `index` present.
-    pub fn populate(&self, index: u32) -> io::Result<()> {
-        let start = index as usize * size_of::<Slab>();
-        self.memory.populate(start..start + size_of::<Slab>())
+    pub fn get<'a>(&self, memory: &'a Memory, index: u32) -> &'a Slab {
+        assert!(index < self.count);
+        // SAFETY: the memory of the states is used through this function alone; a `Slab` is atomics.
+        unsafe { memory.at(self.states_offset + index as usize * size_of::<Slab>()) }
     }
 
-    /// Puts slab `index` at the head of a class's list.
-    pub fn link(&self, head: &mut u32, index: u32) {
-        let slab = self.get(index);
-        slab.previous.store(NONE, Relaxed);
-        slab.set_next(*head);
-        if *head != NONE {
-            self.get(*head).previous.store(index, Relaxed);
+    /// Makes what is known of the slabs `from..to` present.
+    pub fn populate(&self, memory: &Memory, from: u32, to: u32) -> std::io::Result<()> {
+        for (offset, size) in [
+            (self.maps_offset, size_of::<Map>()),
+            (self.states_offset, size_of::<Slab>()),
+        ] {
+            memory.populate(offset + from as usize * size..offset + to as usize * size)?;
         }
-        *head = index;
+        Ok(())
+    }
+}
+
+/// The slabs of one class that have free slots and no owner, from those to take slots from first.
+#[derive(Debug)]
+pub(super) struct List {
+    pub first: u32,
+    last: u32,
+}
+
+impl List {
+    pub fn new() -> List {
+        List {
+            first: NONE,
+            last: NONE,
+        }
     }
 
-    /// Takes slab `index` out of a class's list.
-    pub fn unlink(&self, head: &mut u32, index: u32) {
-        let slab = self.get(index);
-        let (previous, next) = (slab.previous.load(Relaxed), slab.next());
-        if previous == NONE {
-            *head = next;
+    /// Puts slab `index` at the front, or at the end.
+    pub fn link(&mut self, slabs: &Slabs, memory: &Memory, index: u32, front: bool) {
+        let (previous, next) = if front {
+            (NONE, self.first)
         } else {
-            self.get(previous).set_next(next);
+            (self.last, NONE)
+        };
+        self.join(slabs, memory, previous, index);
+        self.join(slabs, memory, index, next);
+    }
+
+    /// Takes slab `index` out.
+    pub fn unlink(&mut self, slabs: &Slabs, memory: &Memory, index: u32) {
+        let slab = slabs.get(memory, index);
+        let (previous, next) = (slab.previous.load(Relaxed), slab.next());
+        self.join(slabs, memory, previous, next);
+    }
+
+    /// Makes `second` the one behind `first`, where either may be the end.
+    fn join(&mut self, slabs: &Slabs, memory: &Memory, first: u32, second: u32) {
+        match first {
+            NONE => self.first = second,
+            _ => slabs.get(memory, first).set_next(second),
         }
-        if next != NONE {
-            self.get(next).previous.store(previous, Relaxed);
+        match second {
+            NONE => self.last = first,
+            _ => slabs.get(memory, second).previous.store(first, Relaxed),
         }
     }
-}
-
-/// Wakes one thread that waits at `word`.
-pub(super) fn futex_wake(word: &AtomicU32) {
-    // SAFETY: the address is valid during the call; waking has no other effect.
-    unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
-            1,
-        )
-    };
-}
-
-/// Waits at `word` while it holds `seen`, for at most `timeout`.
-pub(super) fn futex_wait(word: &AtomicU32, seen: u32, timeout: Duration) {
-    let timeout = libc::timespec {
-        tv_sec: timeout.as_secs() as libc::time_t,
-        tv_nsec: timeout.subsec_nanos() as libc::c_long,
-    };
-    // SAFETY: both addresses are valid during the call.
-    unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
-            seen,
-            &timeout,
-        )
-    };
 }
