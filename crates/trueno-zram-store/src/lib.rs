@@ -38,10 +38,14 @@ pub mod memory;
 pub mod plan;
 mod pool;
 mod stats;
+mod step;
 mod store;
 mod superblock;
 mod system;
 pub mod table;
+
+#[cfg(test)]
+mod crash;
 
 pub use error::{AttachError, CreateError, ReadError, WriteError};
 pub use memory::Memory;

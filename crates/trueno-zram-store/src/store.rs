@@ -51,7 +51,7 @@ pub struct Store {
     /// would cost memory for nothing.
     written: Box<[AtomicU64]>,
     workers: Mutex<Workers>,
-    compactor: Mutex<Compactor>,
+    pub(crate) compactor: Mutex<Compactor>,
     /// Pages of memory in slabs that compaction emptied.
     pub(crate) pages_compacted: AtomicU64,
 }
@@ -200,10 +200,23 @@ impl Store {
         }
         lock(&self.workers).ended.absorb(&c);
         self.pool.adopt(&huge)?;
-        if self.growth != Growth::OnDemand {
-            self.memory
-                .populate(self.plan.table_offset..self.plan.maps_offset)?;
+        if self.growth == Growth::OnDemand {
+            return Ok(());
         }
+        self.memory
+            .populate(self.plan.table_offset..self.plan.maps_offset)?;
+        // A reserve is there as far as the other process left it. The rest is for maintenance, which
+        // asks the system first.
+        let usage = self.pool.usage();
+        let missing = match self.growth {
+            Growth::Populated => {
+                let there = (usage.used + usage.ready) / PAGE_SIZE as u64;
+                self.plan.frames_populated.saturating_sub(there as u32)
+            }
+            _ => 0,
+        };
+        self.pool.add_ready(missing)?;
+        self.pool.watch_ready();
         Ok(())
     }
 

@@ -22,6 +22,7 @@
 //! nothing: whoever held it changed nothing.
 #![forbid(unsafe_code)]
 
+use crate::step::{step, waits};
 use std::sync::atomic::{AtomicU64, Ordering};
 use trueno_zram_core::CodecId;
 
@@ -148,6 +149,7 @@ impl Locked<'_> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
+        step();
         self.word.store(self.bits, Ordering::Release);
     }
 }
@@ -160,6 +162,7 @@ fn wait_unlocked(word: &AtomicU64) -> u64 {
         if bits & LOCK == 0 {
             return bits;
         }
+        waits();
         tries += 1;
         if tries < 200 {
             std::hint::spin_loop();
@@ -173,6 +176,7 @@ fn wait_unlocked(word: &AtomicU64) -> u64 {
 
 /// Takes the lock away that a process left which is no more.
 pub(crate) fn unlock_abandoned(word: &AtomicU64) {
+    step();
     word.fetch_and(!LOCK, Ordering::Relaxed);
 }
 
@@ -186,6 +190,7 @@ pub(crate) fn lock(word: &AtomicU64) -> Locked<'_> {
     loop {
         let bits = wait_unlocked(word);
         let locked = bits | LOCK;
+        step();
         if word
             .compare_exchange_weak(bits, locked, Ordering::Acquire, Ordering::Relaxed)
             .is_ok()
@@ -199,6 +204,7 @@ pub(crate) fn lock(word: &AtomicU64) -> Locked<'_> {
 pub(crate) fn swap(word: &AtomicU64, entry: Entry) -> Result<Entry, Damaged> {
     loop {
         let bits = wait_unlocked(word);
+        step();
         if word
             .compare_exchange_weak(bits, entry.pack(), Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()

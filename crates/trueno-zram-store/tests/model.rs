@@ -6,6 +6,7 @@ mod common;
 
 use common::Random;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use trueno_zram_core::codec::lz4::Lz4;
@@ -41,12 +42,16 @@ fn config(random: &mut Random, pages: u64) -> Config {
 }
 
 fn make(config: Config, file: bool) -> Arc<Store> {
+    if file {
+        return make_in(&tempfile::tempfile_in("/dev/shm").unwrap(), config);
+    }
+    let memory = Memory::anonymous(config.memory_bytes().unwrap());
+    Arc::new(Store::create(config, memory.unwrap()).unwrap())
+}
+
+fn make_in(file: &File, config: Config) -> Arc<Store> {
     let bytes = config.memory_bytes().unwrap();
-    let memory = if file {
-        Memory::from_file(tempfile::tempfile_in("/dev/shm").unwrap(), bytes)
-    } else {
-        Memory::anonymous(bytes)
-    };
+    let memory = Memory::from_file(file.try_clone().unwrap(), bytes);
     Arc::new(Store::create(config, memory.unwrap()).unwrap())
 }
 
@@ -193,6 +198,53 @@ fn random_operations_match_a_map() {
             (0, 0),
             "seed {seed}"
         );
+    }
+}
+
+/// One process after the other goes on with a store, each with another configuration.
+#[test]
+fn a_store_that_is_attached_again_and_again_matches_a_map() {
+    for seed in seeds(200) {
+        let mut random = Random::new(seed ^ 0xa77a);
+        let pages = 1 + random.below(1500);
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        let mut store = make_in(&file, config(&mut random, pages));
+        let mut model = BTreeMap::new();
+        for round in 0..6 {
+            let mut worker = store.worker();
+            for number in 0..100 {
+                if let Err(what) = step(&mut random, &mut worker, &mut model, 0, pages) {
+                    panic!("seed {seed}, round {round}, operation {number}: {what}");
+                }
+                if random.below(4) == 0 {
+                    store.maintain().unwrap();
+                }
+            }
+            if random.below(2) == 0 {
+                store.compact();
+            }
+            let before = store.stats();
+            drop((worker, store));
+            let memory = Memory::attach(file.try_clone().unwrap()).unwrap();
+            store = Arc::new(Store::attach(config(&mut random, pages), memory).unwrap());
+            store
+                .check()
+                .unwrap_or_else(|what| panic!("seed {seed}, round {round}: {what}"));
+            let after = store.stats();
+            assert_eq!(
+                (after.pages_stored, after.same_pages, after.compr_data_size),
+                (
+                    before.pages_stored,
+                    before.same_pages,
+                    before.compr_data_size
+                ),
+                "seed {seed}"
+            );
+            assert!(after.mem_used_total <= before.mem_used_total, "seed {seed}");
+            verify(&mut store.worker(), &model, 0..pages);
+        }
+        store.worker().discard(0, pages).unwrap();
+        assert_eq!(store.stats().mem_used_total, 0, "seed {seed}");
     }
 }
 

@@ -510,3 +510,56 @@ fn compaction_leaves_damaged_entries_alone() {
         }
     }
 }
+
+/// Every byte of the superblock flipped in turn, and what else may be wrong: refused, never guessed at.
+#[test]
+fn what_is_no_store_or_another_one_is_not_attached() {
+    use std::os::unix::fs::FileExt;
+    let file = tempfile::tempfile_in("/dev/shm").unwrap();
+    let config = || Config::new(1 << 20, Arc::new(Lz4::new()));
+    let memory =
+        Memory::from_file(file.try_clone().unwrap(), config().memory_bytes().unwrap()).unwrap();
+    let store = Arc::new(Store::create(config(), memory).unwrap());
+    store.worker().write(3, &page_with_noise(3, 1300)).unwrap();
+    drop(store);
+    let attach = |config: Config| {
+        let memory = Memory::attach(file.try_clone().unwrap()).unwrap();
+        Store::attach(config, memory).map(Arc::new)
+    };
+    let refused = |what: &str| {
+        let error = attach(config()).expect_err(what).to_string();
+        assert!(error.contains(what), "{error:?} lacks {what:?}");
+    };
+    let mut superblock = [0; 40];
+    file.read_exact_at(&mut superblock, 0).unwrap();
+    for (at, byte) in superblock.into_iter().enumerate() {
+        for bit in [1, 0x10] {
+            file.write_all_at(&[byte ^ bit], at as u64).unwrap();
+            refused(match at {
+                0..8 => "no store",
+                8..12 => "of format",
+                _ => "damaged",
+            });
+        }
+        file.write_all_at(&[byte], at as u64).unwrap();
+    }
+    // More slabs and frames in use than there are.
+    for at in [40, 44] {
+        let mut used = [0; 4];
+        file.read_exact_at(&mut used, at).unwrap();
+        file.write_all_at(&[0xff; 4], at).unwrap();
+        refused("damaged");
+        file.write_all_at(&used, at).unwrap();
+    }
+    let error = attach(Config::new(2 << 20, Arc::new(Lz4::new()))).unwrap_err();
+    assert!(error.to_string().contains("address space"), "{error}");
+    let error = attach(Config::new(1 << 19, Arc::new(Lz4::new()))).unwrap_err();
+    assert!(error.to_string().contains("1048576"), "{error}");
+    let memory = Memory::attach(file.try_clone().unwrap()).unwrap();
+    let error = Store::create(config(), memory).unwrap_err();
+    assert!(error.to_string().contains("holds something"), "{error}");
+    let mut back = Page::ZERO;
+    let store = attach(config()).unwrap();
+    store.worker().read(3, &mut back).unwrap();
+    assert!(back == page_with_noise(3, 1300), "nothing was changed");
+}

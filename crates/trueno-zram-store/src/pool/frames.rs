@@ -14,6 +14,7 @@
 
 use super::lock;
 use crate::Memory;
+use crate::step::step_locked;
 use std::io;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -231,6 +232,7 @@ impl Frames {
             // Another thread may have taken fresh ones since the stack was grown.
             let end = self.count.min(self.stack_present.load(Acquire));
             let found = wanted.min(end.saturating_sub(first));
+            step_locked();
             fresh.store(first + found, Relaxed);
             for (frame, number) in frames.iter_mut().zip(first..first + found) {
                 *frame = Frame(number);
@@ -262,6 +264,7 @@ impl Frames {
     }
 
     fn push(&self, memory: &Memory, lists: &mut Lists, frame: Frame) {
+        step_locked();
         // SAFETY: the frame is free, and its memory belongs to the list now.
         unsafe { memory.write(self.offset(frame), &lists.ready.to_ne_bytes()) };
         lists.ready = frame.0;

@@ -27,6 +27,7 @@ mod slab;
 use crate::Memory;
 use crate::error::WriteError;
 use crate::plan::{Growth, Plan};
+use crate::step::{step, step_locked};
 use crate::superblock::Superblock;
 use crate::system::System;
 pub(crate) use class::{CLASS_COUNT, OBJECT_MAX, SLAB_PAGES, class_of, slot_bytes};
@@ -460,6 +461,7 @@ impl Pool {
             self.populate_slabs(index + 1).ok()?;
             return self.take_slab();
         }
+        step_locked();
         fresh.store(index + 1, Relaxed);
         Some(index)
     }
@@ -746,9 +748,11 @@ impl Pool {
             .pieces(slot.place, bytes.len())
             .expect("a slot that was taken has its pages");
         let (head, tail) = bytes.split_at(first.1);
+        step();
         // SAFETY: the slot, and so its bytes, belong to the caller until they are published.
         unsafe { self.memory.write(first.0, head) };
         if !tail.is_empty() {
+            step();
             // SAFETY: as above.
             unsafe { self.memory.write(second, tail) };
         }
@@ -770,6 +774,7 @@ impl Pool {
 
     /// Copies a page into a frame that [`take_frame`](Pool::take_frame) gave and no entry names.
     pub fn write_frame(&self, frame: Frame, page: &[u8]) {
+        step();
         // SAFETY: the frame belongs to the caller until it is published.
         unsafe { self.memory.write(self.frames.offset(frame), page) };
     }

@@ -14,6 +14,7 @@
 use super::class::{self, SLAB_PAGES, SLOTS_MAX};
 use super::frames::Frame;
 use crate::Memory;
+use crate::step::step;
 use std::mem::size_of;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
@@ -51,6 +52,7 @@ impl Map {
     }
 
     pub fn set_class(&self, class: u8) {
+        step();
         self.class.store(u32::from(class) + 1, Relaxed);
     }
 
@@ -59,11 +61,13 @@ impl Map {
     }
 
     pub fn set_frame(&self, page: usize, frame: Frame) {
+        step();
         self.frames[page].store(frame.0 + 1, Release);
     }
 
     /// Takes the frame of a page out.
     pub fn take_frame(&self, page: usize) -> Option<Frame> {
+        step();
         self.frames[page].swap(0, AcqRel).checked_sub(1).map(Frame)
     }
 }
