@@ -125,6 +125,8 @@ pub struct Stats {
     pub huge_pages_since: u64,
     /// Bytes of page table for the parts of the store that have been written.
     pub table_bytes: u64,
+    /// Bytes of what is known of the pool: where each slab lies and which of its slots are taken.
+    pub overhead_bytes: u64,
     /// Bytes of free memory kept ready for the next objects.
     pub reserve_bytes: u64,
     /// Bytes that the reserve is meant to have; 0 when growing on demand.

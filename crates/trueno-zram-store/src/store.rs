@@ -285,6 +285,7 @@ impl Store {
                 Growth::OnDemand => table_pages as u64 * PAGE_SIZE as u64,
                 _ => self.plan.pages * 8,
             },
+            overhead_bytes: usage.overhead,
             pages_compacted: self.pages_compacted.load(Relaxed),
             reserve_bytes: usage.ready,
             reserve_target: self.pool.reserve_target(),

@@ -1,8 +1,10 @@
 //! The first page of a store's memory: what it is, how large, and how far it was ever used.
 //!
 //! ```text
-//! 0         8         16       24      28       32         40          48           52
-//! │ "truenozs" │ version u32, features u32 │ pages u64 │ slabs u32 │ frames u32 │ checksum u64 │ slabs used u32 │ frames used u32 │
+//! 0           8             12             16         24         28          32
+//! │ "truenozs" │ version u32 │ features u32 │ pages u64 │ slabs u32 │ frames u32 │
+//! 32             40               44                48
+//! │ checksum u64 │ slabs used u32 │ frames used u32 │
 //! ```
 //! Native byte order: the memory never leaves the machine. The magic is written last, so a store
 //! whose making was interrupted is none. The two last numbers only grow, while the store is in use,

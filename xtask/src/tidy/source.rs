@@ -18,6 +18,7 @@ const UNSAFE: &[&str] = &[
     "crates/trueno-zram-store/src/pool",
     "crates/trueno-zram-store/src/compact.rs",
     "crates/trueno-zram-store/src/store.rs",
+    "crates/trueno-zram-store/src/superblock.rs",
     "crates/trueno-zram-store/src/system.rs",
     "crates/trueno-ublk/src/loopdev/sys.rs",
     "crates/trueno-ublk/src/ublk",

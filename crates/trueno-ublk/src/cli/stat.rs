@@ -139,6 +139,7 @@ fn describe(stat: &Stat) -> String {
     );
     line("invalid requests", io.invalid_io.to_string());
     line("page table", format_size(store.table_bytes));
+    line("slab states", format_size(store.overhead_bytes));
     line("resident", format_size(hardening.resident_bytes));
     describe_hardening(hardening, &mut line);
     table.render(false)

@@ -140,6 +140,9 @@ pub struct StoreStat {
     pub bytes_encoded: u64,
     /// Bytes of page table in use.
     pub table_bytes: u64,
+    /// Bytes of what is known of the pool: where slabs lie and which slots are taken.
+    #[serde(default)]
+    pub overhead_bytes: u64,
     /// Writes that failed for the memory limit.
     pub failed_limit: u64,
     /// Writes that failed since no memory was ready.

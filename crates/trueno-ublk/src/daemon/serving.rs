@@ -171,6 +171,7 @@ fn store_stat(stats: &Stats) -> StoreStat {
         skipped_pages: stats.skipped_pages,
         bytes_encoded: stats.bytes_encoded,
         table_bytes: stats.table_bytes,
+        overhead_bytes: stats.overhead_bytes,
         failed_limit: stats.failed_limit,
         failed_memory: stats.failed_memory,
         damaged_objects: stats.damaged_objects,
