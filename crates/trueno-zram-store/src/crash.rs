@@ -6,7 +6,7 @@
 //! slots. Two writers of one page are run in every order in which their writes can fall.
 
 use crate::step::hooks::{self, Kind};
-use crate::{Config, Growth, Memory, Store, Worker, WriteError};
+use crate::{AttachError, Config, Growth, Memory, Store, Worker, WriteError};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -177,7 +177,8 @@ fn operate(random: &mut Random, worker: &mut Worker, expected: &RefCell<Expected
             return;
         }
         _ => {
-            worker.store().maintain().unwrap();
+            // Refused, it does nothing.
+            let _ = worker.store().maintain();
             return;
         }
     };
@@ -255,6 +256,52 @@ fn stopped_while_it_attaches_it_can_be_attached_again() {
         hooks::clear();
     }
     assert!(*steps.borrow() > 100);
+}
+
+/// Memory, hole punches and everything else that the system can refuse is refused now and then, at
+/// every place where it is asked for. Exactly the requests that needed it fail, and change nothing.
+#[test]
+fn what_the_system_refuses_fails_that_request_alone() {
+    let mut failed = 0;
+    for seed in 0..60 {
+        let mut random = Random::new(seed);
+        let growth = match seed % 3 {
+            0 => Growth::Reserve(256 << 10),
+            _ => Growth::OnDemand,
+        };
+        let file = file();
+        let store = create(&file, config(growth));
+        let mut worker = store.worker();
+        let expected = RefCell::new(Expected::default());
+        let mut refusing = Random::new(seed + 1000);
+        hooks::refuse(move || refusing.below(3) == 0);
+        for _ in 0..200 {
+            operate(&mut random, &mut worker, &expected);
+        }
+        failed += store.stats().failed_memory;
+        drop((worker, store));
+        // Who attaches is refused, or has everything.
+        let store = loop {
+            let memory = Memory::attach(file.try_clone().unwrap()).unwrap();
+            match Store::attach(config(growth), memory) {
+                Ok(attached) => break Arc::new(attached),
+                Err(error) => assert!(matches!(error, AttachError::Os(_)), "{error}"),
+            }
+        };
+        let mut worker = store.worker();
+        for _ in 0..50 {
+            operate(&mut random, &mut worker, &expected);
+        }
+        hooks::clear();
+        failed += store.stats().failed_memory;
+        expected.borrow().verify(&file, &format!("seed {seed}"));
+        store.check().unwrap();
+        worker.discard(0, PAGES).unwrap();
+        drop(worker);
+        store.check().unwrap();
+        assert_eq!(store.stats().mem_used_total, 0);
+    }
+    assert!(failed > 100, "{failed} writes were refused");
 }
 
 /// Runs two threads so that one of them runs at a time, and changes between them as `plan` says.

@@ -118,7 +118,7 @@ impl std::error::Error for CreateError {
     }
 }
 
-/// Why a store cannot be gone on with. Nothing of it was changed.
+/// Why a store cannot be gone on with. What it holds is as it was.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AttachError {

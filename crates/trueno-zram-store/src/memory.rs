@@ -98,6 +98,9 @@ impl Memory {
     /// fault. Fails, with nothing harmed, when the system has no memory.
     pub fn populate(&self, range: Range<usize>) -> io::Result<()> {
         let range = self.pages(range);
+        if crate::step::refused() {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         loop {
             // SAFETY: `pages` has checked that the range lies in our mapping; populating changes
             // no byte.
@@ -124,6 +127,9 @@ impl Memory {
     /// Nobody else uses the bytes of `range` during the call, and nobody relies on their content.
     pub(crate) unsafe fn release(&self, range: Range<usize>) -> io::Result<()> {
         let range = self.pages(range);
+        if crate::step::refused() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         let result = match &self.file {
             // SAFETY: a plain system call on a file of ours; the caller gave up the bytes.
             Some(file) => unsafe {
@@ -157,6 +163,9 @@ impl Memory {
         mut tell: impl FnMut(usize, bool),
     ) -> io::Result<()> {
         let range = self.pages(range);
+        if crate::step::refused() {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         let mut flags = [0u8; 1024];
         let step = flags.len() * OS_PAGE;
         for start in range.clone().step_by(step) {

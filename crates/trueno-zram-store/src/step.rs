@@ -1,4 +1,5 @@
-//! A hook before each write to the memory that outlives the process, for the tests that stop there.
+//! Hooks for tests: before each write to the memory that outlives the process, to stop there, and
+//! wherever the system is asked for something, to refuse it.
 //! Outside of tests there is nothing.
 #![forbid(unsafe_code)]
 
@@ -23,6 +24,15 @@ pub(crate) fn waits() {
     hooks::call(hooks::Kind::Waits);
 }
 
+/// The system is about to be asked for something; whether a test wants it refused.
+#[inline(always)]
+pub(crate) fn refused() -> bool {
+    #[cfg(test)]
+    return hooks::refused();
+    #[cfg(not(test))]
+    false
+}
+
 #[cfg(test)]
 pub(crate) mod hooks {
     use std::cell::RefCell;
@@ -35,9 +45,11 @@ pub(crate) mod hooks {
     }
 
     type Hook = Box<dyn FnMut(Kind)>;
+    type Refusal = Box<dyn FnMut() -> bool>;
 
     thread_local! {
         static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
+        static REFUSAL: RefCell<Option<Refusal>> = const { RefCell::new(None) };
     }
 
     /// Calls `hook` from now on before each write of this thread; what it does itself does not count.
@@ -47,6 +59,16 @@ pub(crate) mod hooks {
 
     pub(crate) fn clear() {
         HOOK.with(|one| *one.borrow_mut() = None);
+        REFUSAL.with(|one| *one.borrow_mut() = None);
+    }
+
+    /// From now on what this thread asks the system for is refused where `refusal` says so.
+    pub(crate) fn refuse(refusal: impl FnMut() -> bool + 'static) {
+        REFUSAL.with(|one| *one.borrow_mut() = Some(Box::new(refusal)));
+    }
+
+    pub(super) fn refused() -> bool {
+        REFUSAL.with(|one| one.borrow_mut().as_mut().is_some_and(|refusal| refusal()))
     }
 
     pub(super) fn call(kind: Kind) {
