@@ -69,6 +69,8 @@ pub struct IoThread {
 pub trait Device: Send {
     /// Which transport this is.
     fn kind(&self) -> Kind;
+    /// Whether another process can go on with the device when this one is dead.
+    fn can_be_succeeded(&self) -> bool;
     /// Our number of the device (`--dev-id`): the N of `/dev/ublkbN`; for a loop transport the
     /// number the daemon chose.
     fn id(&self) -> u32;

@@ -233,6 +233,11 @@ impl Device for LoopDevice {
         Kind::Loop
     }
 
+    // Under a new loop device: a FUSE server cannot take over a mount.
+    fn can_be_succeeded(&self) -> bool {
+        true
+    }
+
     fn id(&self) -> u32 {
         self.spec.id
     }

@@ -6,6 +6,12 @@
 //! stop:    STOP_DEV, threads end ── no block device, no requests, no buffers
 //! delete:  DEL_DEV ── the number is free
 //! ```
+//! With `recovery` the block device outlives the process: requests wait, and those that were under
+//! way are issued again, for a successor.
+//! ```text
+//! take_over: GET_DEV_INFO, one thread a queue ── as prepare, and the device is only looked at
+//! start:     START_USER_RECOVERY, open, FETCH all tags, END_USER_RECOVERY ── requests go on
+//! ```
 //!
 //! This knows the kernel's protocol and nothing of pages or codecs.
 
@@ -42,6 +48,10 @@ const PAGE_SHIFT: u32 = 12;
 /// carry, yet a queue answers one request at a time and the next one waits for it.
 const DISCARD_SECTORS_MAX: u32 = (128 << 20) >> sys::SECTOR_SHIFT;
 
+/// What makes a device outlive its server. Writing a request twice is no harm, so those that were
+/// under way can be issued again.
+const RECOVERY: u64 = sys::F_USER_RECOVERY | sys::F_USER_RECOVERY_REISSUE;
+
 /// How long `/dev/ublkcN` and `/dev/ublkbN` may take to appear. devtmpfs makes them at once; a
 /// container that populates `/dev` in another way takes longer, or never does.
 const NODE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,7 +76,8 @@ pub struct Spec {
     pub user_copy: bool,
     /// Buffers have all their pages from the start; otherwise they get them with use.
     pub populate_buffers: bool,
-    /// The device survives its server: requests wait, and are issued again, for a successor.
+    /// The device survives its server: requests wait, and are issued again, for a successor. Where
+    /// the kernel can do that (Linux 6.1).
     pub recovery: bool,
 }
 
@@ -114,11 +125,11 @@ impl Spec {
         Ok(())
     }
 
-    /// The `F_…` flags this asks for.
-    fn flags(&self) -> u64 {
-        let recovery = sys::F_USER_RECOVERY | sys::F_USER_RECOVERY_REISSUE;
-        (if self.user_copy { sys::F_USER_COPY } else { 0 })
-            | (if self.recovery { recovery } else { 0 })
+    /// The `F_…` flags this needs, and those it asks for of a driver that `has` these.
+    fn flags(&self, has: u64) -> (u64, u64) {
+        let needed = if self.user_copy { sys::F_USER_COPY } else { 0 };
+        let recovery = self.recovery && has & RECOVERY == RECOVERY;
+        (needed, needed | if recovery { RECOVERY } else { 0 })
     }
 }
 
@@ -160,6 +171,8 @@ pub struct UblkDevice {
     threads: Vec<IoThread>,
     char_file: Option<Arc<File>>,
     path: Option<PathBuf>,
+    /// Whether the device is still a dead process's, which we are about to succeed.
+    taking_over: bool,
     stopped: bool,
     deleted: bool,
 }
@@ -175,9 +188,11 @@ impl UblkDevice {
     ) -> anyhow::Result<UblkDevice> {
         spec.check()?;
         let mut control = Control::open()?;
-        let wanted = spec.flags();
+        // A driver that cannot be asked knows no recovery worth having: its kernel keeps no memory
+        // that outlives a process.
+        let (needed, wanted) = spec.flags(control.features().unwrap_or(0));
         if let Some(features) = control.features() {
-            check_features(features, wanted)?;
+            check_features(features, needed)?;
         }
         let encode = control.features().map_or(0, |_| sys::F_CMD_IOCTL_ENCODE);
         let info = control.add_dev(DevInfo {
@@ -191,7 +206,53 @@ impl UblkDevice {
             ..DevInfo::default()
         })?;
         // From here on dropping `device` undoes all that was done.
-        let mut device = UblkDevice {
+        let mut device = UblkDevice::of(control, info, false);
+        check_features(info.flags, wanted)?;
+        device
+            .control
+            .set_params(info.dev_id, &params(&*target, spec.max_io_bytes))?;
+        device.spawn_all(spec, &target, &hooks)?;
+        Ok(device)
+    }
+
+    /// Everything that needs memory to go on with device `id`, which the process `maker` has made
+    /// and whose server is dead. Of `spec` only what concerns this process counts. Until
+    /// [`start`](Device::start) has succeeded the device is left as it is, whatever goes wrong.
+    pub fn take_over(
+        id: u32,
+        maker: u32,
+        spec: &Spec,
+        target: Arc<dyn Serve>,
+        hooks: ThreadHooks,
+    ) -> anyhow::Result<UblkDevice> {
+        let mut control = Control::open()?;
+        let info = control.get_dev_info(id)?;
+        ensure!(
+            info.ublksrv_flags == mark(maker),
+            "ublk device {id} is another program's"
+        );
+        ensure!(
+            info.flags & RECOVERY == RECOVERY && info.state != sys::S_DEV_DEAD,
+            "ublk device {id} has no block device that waits for a new server"
+        );
+        let bytes = control.get_params(id)?.basic.dev_sectors << sys::SECTOR_SHIFT;
+        ensure!(
+            bytes == target.size(),
+            "ublk device {id} has {bytes} bytes, and the store {}",
+            target.size()
+        );
+        let spec = Spec {
+            max_io_bytes: info.max_io_buf_bytes,
+            user_copy: info.flags & sys::F_USER_COPY != 0,
+            ..spec.clone()
+        };
+        let mut device = UblkDevice::of(control, info, true);
+        device.spawn_all(&spec, &target, &hooks)?;
+        Ok(device)
+    }
+
+    fn of(control: Control, info: DevInfo, taking_over: bool) -> UblkDevice {
+        UblkDevice {
             control,
             info,
             buffer_bytes: 0,
@@ -200,15 +261,10 @@ impl UblkDevice {
             threads: Vec::new(),
             char_file: None,
             path: None,
+            taking_over,
             stopped: false,
             deleted: false,
-        };
-        check_features(info.flags, wanted)?;
-        device
-            .control
-            .set_params(info.dev_id, &params(&*target, spec.max_io_bytes))?;
-        device.spawn_all(spec, &target, &hooks)?;
-        Ok(device)
+        }
     }
 
     fn spawn_all(
@@ -290,6 +346,9 @@ impl UblkDevice {
 
     fn serve_and_start(&mut self) -> anyhow::Result<PathBuf> {
         let id = self.info.dev_id;
+        if self.taking_over {
+            self.control.start_recovery(id)?;
+        }
         let char_path = PathBuf::from(format!("/dev/ublkc{id}"));
         wait_for_node(&char_path, |kind| kind.is_char_device())?;
         let char_file = File::options()
@@ -302,7 +361,12 @@ impl UblkDevice {
         self.crew.order(Order::Serve(char_file));
         self.crew
             .wait_for(|phase| matches!(phase, Phase::Serving).then_some(()))?;
-        self.control.start_dev(id)?;
+        if self.taking_over {
+            self.control.end_recovery(id)?;
+            self.taking_over = false;
+        } else {
+            self.control.start_dev(id)?;
+        }
         let path = PathBuf::from(format!("/dev/ublkb{id}"));
         wait_for_node(&path, |kind| kind.is_block_device())?;
         Ok(path)
@@ -312,6 +376,10 @@ impl UblkDevice {
 impl Device for UblkDevice {
     fn kind(&self) -> Kind {
         Kind::Ublk
+    }
+
+    fn can_be_succeeded(&self) -> bool {
+        self.info.flags & RECOVERY == RECOVERY
     }
 
     fn id(&self) -> u32 {
@@ -341,6 +409,8 @@ impl Device for UblkDevice {
                 self.path = Some(path);
                 Ok(())
             }
+            // Threads that serve already end with the process.
+            Err(e) if self.taking_over => Err(e),
             Err(e) => match self.stop() {
                 Ok(_) => Err(e),
                 Err(stuck) => Err(e.context(stuck)),
@@ -447,6 +517,10 @@ pub fn delete_dead(id: u32, pid: u32) -> anyhow::Result<Option<String>> {
 
 impl Drop for UblkDevice {
     fn drop(&mut self) {
+        if self.taking_over {
+            self.crew.order(Order::End);
+            return;
+        }
         match self.stop().and_then(|_| self.delete()) {
             Ok(None) => {}
             Ok(Some(remains)) => tracing::warn!("{remains}"),
@@ -461,10 +535,9 @@ impl Drop for UblkDevice {
 fn check_features(has: u64, wanted: u64) -> anyhow::Result<()> {
     let named = [
         (sys::F_USER_COPY, "USER_COPY (Linux 6.5)"),
-        (sys::F_USER_RECOVERY, "USER_RECOVERY (Linux 6.1)"),
         (
-            sys::F_USER_RECOVERY_REISSUE,
-            "USER_RECOVERY_REISSUE (Linux 6.1)",
+            sys::F_USER_RECOVERY | sys::F_USER_RECOVERY_REISSUE,
+            "USER_RECOVERY (Linux 6.1)",
         ),
     ];
     for (flag, name) in named {
@@ -537,14 +610,16 @@ mod tests {
 
     #[test]
     fn a_missing_feature_is_named() {
-        let wanted = Spec {
+        let spec = Spec {
             user_copy: true,
             recovery: true,
             ..Spec::default()
-        }
-        .flags();
+        };
+        let (needed, wanted) = spec.flags(u64::MAX);
+        assert!(needed & RECOVERY == 0 && wanted & RECOVERY == RECOVERY);
+        assert_eq!(spec.flags(sys::F_USER_RECOVERY).1, sys::F_USER_COPY);
         assert!(check_features(wanted, wanted).is_ok());
-        let said = check_features(wanted & !sys::F_USER_COPY, wanted)
+        let said = check_features(wanted & !sys::F_USER_COPY, needed)
             .unwrap_err()
             .to_string();
         assert_eq!(

@@ -45,6 +45,10 @@ pub const STOP_DEV: u32 = iowr(0x07, size_of::<CtrlCmd>());
 pub const SET_PARAMS: u32 = iowr(0x08, size_of::<CtrlCmd>());
 /// `GET_PARAMS`: the same, read back.
 pub const GET_PARAMS: u32 = ior(0x09, size_of::<CtrlCmd>());
+/// `START_USER_RECOVERY`: makes the queues of a device whose server died ready for another one.
+pub const START_USER_RECOVERY: u32 = iowr(0x10, size_of::<CtrlCmd>());
+/// `END_USER_RECOVERY`: requests go on, once every tag of every queue has been fetched.
+pub const END_USER_RECOVERY: u32 = iowr(0x11, size_of::<CtrlCmd>());
 /// `GET_FEATURES`: the `F_…` flags the driver knows (Linux 6.5).
 pub const GET_FEATURES: u32 = ior(0x13, size_of::<CtrlCmd>());
 /// `DEL_DEV_ASYNC`: `DEL_DEV` without waiting (Linux 6.9).
