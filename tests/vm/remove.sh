@@ -88,8 +88,8 @@ nothing_left "a swap file on a partition"
 export TRUENO_RUN_DIR=/run/others
 create 0
 kill -9 "$(pidof trueno-ublk)"
-must wait_for 10 test ! -e /dev/ublkb0
-[ -e /dev/ublkc0 ] || fail "nothing is left of the killed ublk daemon"
+must wait_for 10 sh -c 'trueno-ublk list --json | grep -q "\"state\": \"dead\""'
+[ -e /dev/ublkb0 ] || fail "nothing is left of the killed ublk daemon"
 unset TRUENO_RUN_DIR
 create 0 loop
 kill -9 "$(pidof trueno-ublk)"
@@ -98,7 +98,8 @@ must trueno-ublk remove 0
 TRUENO_RUN_DIR=/run/others must trueno-ublk remove 0
 nothing_left "two dead daemons"
 
-# A queue's thread fails, idle and under load: requests fail, the cause is told, and remove works.
+# A queue's thread fails, idle and under load: requests wait, the cause is told, and remove ends them
+# with errors.
 for load in idle busy; do
     create 0
     if [ $load = busy ]; then
@@ -112,11 +113,15 @@ for load in idle busy; do
     must_not trueno-ublk stat 0 2>/tmp/said
     grep -q "/dev/ublkb0.*queue thread ublk0-q0: waiting for requests" /tmp/said ||
         fail "stat says: $(cat /tmp/said)"
-    must wait_for 10 test ! -e /dev/ublkb0
+    grep -q "recover 0" /tmp/said || fail "stat does not say what to do: $(cat /tmp/said)"
     grep -q "serves no longer" /run/trueno-ublk/0.log || fail "log: $(cat /run/trueno-ublk/0.log)"
-    must_not timeout 20 dd if=/dev/ublkb0 of=/dev/null bs=4096 count=1 iflag=direct 2>/dev/null
-    [ $load = idle ] || wait
+    dd if=/dev/ublkb0 of=/dev/null bs=4096 count=1 iflag=direct 2>/dev/null &
+    reader=$!
+    sleep 1
+    [ -e "/proc/$reader" ] || fail "a request does not wait for a successor of the daemon"
     must trueno-ublk remove 0
+    must_not wait $reader
+    [ $load = idle ] || wait
     nothing_left "a failed queue thread ($load)"
 done
 

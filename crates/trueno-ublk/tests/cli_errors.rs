@@ -52,7 +52,10 @@ fn unknown_algorithm() {
 fn arguments_that_make_no_sense() {
     misused(
         "",
-        &["no command", "create, remove, reset, list, stat, find"],
+        &[
+            "no command",
+            "create, remove, recover, reset, list, stat, find",
+        ],
     );
     misused("frobnicate", &["\"frobnicate\"", "create, remove"]);
     misused("list --bytse", &["\"--bytse\"", "--bytes"]);

@@ -180,31 +180,129 @@ fn remove_with_force_takes_a_mounted_device_away() {
     assert_no_trace(&bench);
 }
 
+/// Whether the memory of devices outlives their daemons here.
+fn keeps_data(bench: &Bench) -> bool {
+    bench.json("stat 0")["device"]["memory"] == "tmpfs noswap"
+}
+
 #[test]
 fn a_killed_daemon_is_reported_and_its_remains_are_taken_away() {
     if !can_make_devices() {
         return;
     }
     let bench = Bench::new();
-    for way in ["remove 0", "create --size 64M --transport loop --dev-id 0"] {
-        let device = bench.json("create --size 64M --transport loop");
-        let pid = pid_of(&bench, 0);
-        signal("-KILL", pid);
+    let device = bench.json("create --size 64M --transport loop");
+    let kept = keeps_data(&bench);
+    signal("-KILL", pid_of(&bench, 0));
+    wait_until("it is seen to be dead", || {
+        bench.json("list")[0]["state"] == "dead"
+    });
+    let dead = bench.json("list");
+    assert_eq!(dead[0]["name"], device["name"]);
+    assert_eq!(dead[0]["recoverable"], kept);
+    let name = device["name"].as_str().unwrap();
+    for line in ["stat 0", "stat", &format!("stat {name}")] {
+        let sentence = bench.refused(line, 1);
+        for word in ["dead", "remove 0", name] {
+            assert!(sentence.contains(word), "{sentence}");
+        }
+        assert_eq!(sentence.contains("recover 0"), kept, "{sentence}");
+    }
+    if kept {
+        // A new device must not take the data for rubbish.
+        let sentence = bench.refused("create --size 64M --transport loop --dev-id 0", 1);
+        assert!(sentence.contains("data is kept"), "{sentence}");
+        assert_eq!(bench.done("find"), "1\n");
+    }
+    bench.done("remove 0");
+    let sentence = bench.refused("recover 0", 1);
+    assert!(sentence.contains("no device \"0\""), "{sentence}");
+    assert_no_trace(&bench);
+}
+
+#[test]
+fn the_data_of_a_killed_daemon_is_recovered_under_another_loop_device() {
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    let device = bench.json("create --size 64M --transport loop --algorithm zstd1");
+    if !common::can("a tmpfs that is not swapped", keeps_data(&bench)) {
+        return;
+    }
+    let sentence = bench.refused("recover 0", 1);
+    assert!(sentence.contains("needs no recovery"), "{sentence}");
+    let text = b"what was written is there after the writer's end, ".repeat(50_000);
+    let write = |name: &str, at: u64| {
+        let file = OpenOptions::new().write(true).open(name).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &text, at).unwrap();
+        file.sync_all().unwrap();
+    };
+    write(device["name"].as_str().unwrap(), 0);
+    let limit = Op::MemLimit {
+        bytes: Some(32 << 20),
+    };
+    client::request(&bench.run_dir().join("0.sock"), &limit).unwrap();
+    for round in 1..=3 {
+        let before = bench.json("stat 0");
+        signal("-KILL", pid_of(&bench, 0));
         wait_until("it is seen to be dead", || {
             bench.json("list")[0]["state"] == "dead"
         });
-        let name = &device["name"];
-        assert_eq!(&bench.json("list")[0]["name"], name);
-        let name = name.as_str().unwrap();
-        for line in ["stat 0", "stat", &format!("stat {name}")] {
-            let sentence = bench.refused(line, 1);
-            for word in ["dead", "remove 0", name] {
-                assert!(sentence.contains(word), "{sentence}");
-            }
+        let recovered = bench.run("recover 0 --json");
+        assert!(recovered.status.success(), "{recovered:?}");
+        let recovered: serde_json::Value = serde_json::from_slice(&recovered.stdout).unwrap();
+        let name = recovered["name"].as_str().unwrap();
+        let after = bench.json("stat 0");
+        for figure in ["orig_data_size", "compr_data_size", "mem_limit"] {
+            assert_eq!(after["mm_stat"][figure], before["mm_stat"][figure]);
         }
-        bench.done(way);
+        assert_eq!(after["device"]["algorithm"], "zstd1");
+        let mut back = vec![0; text.len()];
+        for part in 0..round {
+            let file = std::fs::File::open(name).unwrap();
+            std::os::unix::fs::FileExt::read_exact_at(&file, &mut back, part << 23).unwrap();
+            assert!(back == text, "round {round}: part {part} differs");
+        }
+        write(name, round << 23);
     }
-    assert_eq!(bench.json("list")[0]["state"], "alive");
+    let log = std::fs::read_to_string(bench.run_dir().join("0.log")).unwrap();
+    assert_eq!(log.matches("going on with what process").count(), 3);
+    bench.done("remove 0");
+    assert_no_trace(&bench);
+}
+
+/// An attempt that fails takes nothing away: another one may do better.
+#[test]
+fn a_recovery_that_fails_leaves_the_data() {
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.done("create --size 64M --transport loop");
+    if !common::can("a tmpfs that is not swapped", keeps_data(&bench)) {
+        return;
+    }
+    signal("-KILL", pid_of(&bench, 0));
+    wait_until("it is seen to be dead", || {
+        bench.json("list")[0]["state"] == "dead"
+    });
+    let plan = bench.run_dir().join("0.plan");
+    let whole = std::fs::read_to_string(&plan).unwrap();
+    for (wrong, words) in [
+        ("{}".to_string(), "does not hold"),
+        (
+            whole.replace(&(64 << 20).to_string(), "8192"),
+            "cannot go on with the store",
+        ),
+    ] {
+        std::fs::write(&plan, wrong).unwrap();
+        let sentence = bench.refused("recover 0", 1);
+        assert!(sentence.contains(words), "{sentence}");
+        assert_eq!(bench.json("list")[0]["recoverable"], true);
+    }
+    std::fs::write(&plan, whole).unwrap();
+    bench.done("recover 0");
     bench.done("remove 0");
     assert_no_trace(&bench);
 }
@@ -220,6 +318,7 @@ fn a_device_that_is_starting_is_shown_at_once() {
         phase: Phase::Starting,
         transport: Kind::Ublk,
         pid: std::process::id(),
+        maker: std::process::id(),
         name: Some("/dev/ublkb3".into()),
         failure: None,
     };

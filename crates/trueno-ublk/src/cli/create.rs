@@ -3,14 +3,11 @@
 use super::{Failure, daemon as daemon_command, output};
 use crate::control::protocol::Info;
 use crate::daemon::plan::{QUEUES_MAX, SWAP_PRIORITY, TransportWish};
-use crate::daemon::rundir;
-use crate::daemon::{self, Plan, Report, RunDir, Surroundings, Wishes, sys};
+use crate::daemon::{Errand, Plan, RunDir, Surroundings, Wishes, sys};
 use crate::ublk::DEPTH_MAX;
-use anyhow::{Context as _, bail};
-use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::unix::process::CommandExt as _;
+use anyhow::Context as _;
+use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use trueno_zram_cli::human::{format_size, parse_size};
 use trueno_zram_core::Algorithm;
 
@@ -101,9 +98,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
     if args.foreground {
         daemon_command::start_log();
         let mut foreground = Foreground { json: args.json };
-        daemon::run(&plan, &RunDir::from_environment(), &mut foreground)?;
+        Errand::Create(Box::new(plan)).run(&RunDir::from_environment(), &mut foreground)?;
     } else {
-        let info = start_daemon(&plan)?;
+        let info = daemon_command::start(&Errand::Create(Box::new(plan)))?;
         announce(&info, args.json)?;
     }
     Ok(())
@@ -175,49 +172,13 @@ fn memory_total() -> anyhow::Result<u64> {
     Ok(kib.context("no MemTotal in /proc/meminfo")? << 10)
 }
 
-/// Starts this program again as a daemon and waits until its device is there.
-fn start_daemon(plan: &Plan) -> anyhow::Result<Info> {
-    let mut child = Command::new("/proc/self/exe")
-        .arg0("trueno-ublk")
-        .arg("daemon")
-        // As we understand it here: the daemon works elsewhere.
-        .env(rundir::VARIABLE, RunDir::from_environment().path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start the daemon")?;
-    let plan = serde_json::to_string(plan).context("cannot write JSON")?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A daemon that does not listen says why below.
-        let _ = stdin.write_all(plan.as_bytes());
-    }
-    let mut line = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        BufReader::new(stdout)
-            .read_line(&mut line)
-            .context("cannot hear the daemon")?;
-    }
-    match serde_json::from_str(&line) {
-        Ok(Report::Ready(info)) => Ok(*info),
-        Ok(Report::Failed(sentence)) => {
-            // It is ending: let it finish, so that nothing is left when we say no.
-            let _ = child.wait();
-            bail!(sentence)
-        }
-        Err(_) => {
-            let status = child.wait().context("cannot wait for the daemon")?;
-            bail!("the daemon ended without a word ({status})")
-        }
-    }
-}
-
 /// The daemon's code in this process.
 struct Foreground {
     json: bool,
 }
 
 impl Surroundings for Foreground {
-    fn numbered(&mut self, _log: &Path) -> anyhow::Result<()> {
+    fn numbered(&mut self, _log: &Path, _goes_on: bool) -> anyhow::Result<()> {
         Ok(())
     }
 
@@ -227,7 +188,7 @@ impl Surroundings for Foreground {
 }
 
 /// The device's name, its transport and why that one, and what to do next.
-fn announce(info: &Info, json: bool) -> io::Result<()> {
+pub fn announce(info: &Info, json: bool) -> io::Result<()> {
     if json {
         output::print_json(info)
     } else {

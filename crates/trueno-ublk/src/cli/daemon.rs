@@ -1,16 +1,53 @@
-//! The daemon's own entry: `create` starts it, with the plan on its standard input, and reads the
-//! one line that it writes to standard output.
+//! The daemon's own entry: `create` and `recover` start it, with its errand on its standard input,
+//! and read the one line that it writes to standard output.
 
 use crate::control::protocol::Info;
-use crate::daemon::{self, Plan, Report, RunDir, Surroundings, rundir, sys};
-use anyhow::Context as _;
+use crate::daemon::{Errand, Report, RunDir, Surroundings, rundir, sys};
+use anyhow::{Context as _, bail};
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use tracing_subscriber::EnvFilter;
 
-/// The plan on standard input, carried out.
+/// Starts this program again as a daemon and waits until its device is there.
+pub fn start(errand: &Errand) -> anyhow::Result<Info> {
+    let mut child = Command::new("/proc/self/exe")
+        .arg0("trueno-ublk")
+        .arg("daemon")
+        // As we understand it here: the daemon works elsewhere.
+        .env(rundir::VARIABLE, RunDir::from_environment().path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start the daemon")?;
+    let errand = serde_json::to_string(errand).context("cannot write JSON")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A daemon that does not listen says why below.
+        let _ = stdin.write_all(errand.as_bytes());
+    }
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .context("cannot hear the daemon")?;
+    }
+    match serde_json::from_str(&line) {
+        Ok(Report::Ready(info)) => Ok(*info),
+        Ok(Report::Failed(sentence)) => {
+            // It is ending: let it finish, so that nothing is left when we say no.
+            let _ = child.wait();
+            bail!(sentence)
+        }
+        Err(_) => {
+            let status = child.wait().context("cannot wait for the daemon")?;
+            bail!("the daemon ended without a word ({status})")
+        }
+    }
+}
+
+/// The errand on standard input, done.
 pub fn run() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
@@ -31,7 +68,7 @@ fn serve() -> Result<(), ()> {
         }
     };
     let result =
-        read_plan().and_then(|plan| daemon::run(&plan, &RunDir::from_environment(), &mut detached));
+        read_errand().and_then(|errand| errand.run(&RunDir::from_environment(), &mut detached));
     result.map_err(|error| {
         let failed = Report::Failed(format!("{error:#}"));
         // Either who started us still listens, or it is a matter for the log.
@@ -41,9 +78,9 @@ fn serve() -> Result<(), ()> {
     })
 }
 
-fn read_plan() -> anyhow::Result<Plan> {
+fn read_errand() -> anyhow::Result<Errand> {
     serde_json::from_reader(std::io::stdin().lock())
-        .context("standard input holds no plan: use `trueno-ublk create`")
+        .context("standard input holds no errand: use `trueno-ublk create`")
 }
 
 /// Sends what is logged to standard error, wherever that leads.
@@ -88,9 +125,10 @@ impl Detached {
 }
 
 impl Surroundings for Detached {
-    fn numbered(&mut self, log: &Path) -> anyhow::Result<()> {
+    fn numbered(&mut self, log: &Path, goes_on: bool) -> anyhow::Result<()> {
         let mut options = OpenOptions::new();
-        let file = rundir::open(log, options.create(true).write(true).truncate(true))
+        options.create(true).append(goes_on).write(true);
+        let file = rundir::open(log, options.truncate(!goes_on))
             .with_context(|| format!("cannot open the log {}", log.display()))?;
         sys::redirect(&file, 2).context("cannot redirect standard error")?;
         let null = File::open("/dev/null").context("cannot open /dev/null")?;

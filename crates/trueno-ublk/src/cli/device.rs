@@ -16,6 +16,8 @@ pub struct Found {
     pub name: Option<PathBuf>,
     /// How it is.
     pub standing: Standing,
+    /// Whether its data is there for another daemon, should its own be dead.
+    pub kept: bool,
 }
 
 /// How a device is.
@@ -59,18 +61,20 @@ impl Found {
         let id = self.id;
         let name = self.name.as_ref();
         let name = name.map_or_else(String::new, |name| format!(" ({})", name.display()));
+        let remedy = if self.kept {
+            format!(
+                "its data is kept, `trueno-ublk recover {id}` goes on with it, and `trueno-ublk \
+                 remove {id}` gives it up"
+            )
+        } else {
+            format!("`trueno-ublk remove {id}` cleans up after it")
+        };
         match &self.standing {
             Standing::Serving(_) => format!("device {id} serves"),
             Standing::Starting => format!("device {id} is just being made: try again in a moment"),
             Standing::Ending => format!("device {id} is just being removed"),
-            Standing::Failed(cause) => format!(
-                "device {id}{name} has failed ({cause}): `trueno-ublk remove {id}` cleans up \
-                 after it"
-            ),
-            Standing::Dead => format!(
-                "the daemon of device {id}{name} is dead: `trueno-ublk remove {id}` cleans up \
-                 after it"
-            ),
+            Standing::Failed(cause) => format!("device {id}{name} has failed ({cause}): {remedy}"),
+            Standing::Dead => format!("the daemon of device {id}{name} is dead: {remedy}"),
         }
     }
 }
@@ -99,8 +103,14 @@ pub fn all(run_dir: &RunDir) -> anyhow::Result<Vec<Found>> {
                 }
             }
         };
+        let kept = run_dir.keeps(id);
         let name = record.and_then(|record| record.name);
-        found.push(Found { id, name, standing });
+        found.push(Found {
+            id,
+            name,
+            standing,
+            kept,
+        });
     }
     Ok(found)
 }

@@ -63,6 +63,9 @@ fn as_json(rows: &[Row], others: &[Found]) -> anyhow::Result<Value> {
         if let Standing::Failed(cause) = &found.standing {
             object["failure"] = cause.as_str().into();
         }
+        if let Standing::Failed(_) | Standing::Dead = &found.standing {
+            object["recoverable"] = found.kept.into();
+        }
         all.push(object);
     }
     Ok(all.into())

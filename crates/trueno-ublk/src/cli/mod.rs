@@ -9,6 +9,7 @@ mod daemon;
 mod device;
 mod find;
 mod list;
+mod recover;
 mod remove;
 mod reset;
 mod stat;
@@ -33,6 +34,8 @@ enum Command {
     Create(create::Args),
     /// Take a device away, with all its data
     Remove(remove::Args),
+    /// Go on with a device whose daemon died
+    Recover(recover::Args),
     /// Wipe all data of a device
     Reset(reset::Args),
     /// List the devices
@@ -41,7 +44,7 @@ enum Command {
     Stat(stat::Args),
     /// Print the next free device id
     Find(find::Args),
-    /// Serve the device that a plan on standard input describes
+    /// Serve the device that the errand on standard input describes
     #[command(hide = true)]
     Daemon,
 }
@@ -75,6 +78,7 @@ pub fn main() -> ExitCode {
         Err(usage) => Err(Failure::Usage(usage)),
         Ok(Command::Create(args)) => create::run(args),
         Ok(Command::Remove(args)) => remove::run(&args),
+        Ok(Command::Recover(args)) => recover::run(&args),
         Ok(Command::Reset(args)) => reset::run(&args),
         Ok(Command::List(args)) => list::run(&args),
         Ok(Command::Stat(args)) => stat::run(&args),

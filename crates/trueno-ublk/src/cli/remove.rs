@@ -4,9 +4,10 @@ use super::device::{self, Found, Standing};
 use super::{Failure, output};
 use crate::control::client::{self, ClientError};
 use crate::control::protocol::{Info, Op, Removed};
+use crate::daemon::in_use::explain;
 use crate::daemon::rundir::State;
 use crate::daemon::{self, RunDir, sys};
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use clap::builder::NonEmptyStringValueParser;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
@@ -21,7 +22,7 @@ pub struct Args {
     /// The device: its number or its path
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     device: String,
-    /// Also while it is mounted; swap is brought back to memory first
+    /// Also while it is mounted; swap of a living daemon is brought back to memory first
     #[arg(long)]
     force: bool,
 }
@@ -29,12 +30,11 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let run_dir = RunDir::from_environment();
     let found = device::find(&run_dir, &args.device)?;
-    let id = found.id;
     match &found.standing {
         Standing::Serving(info) => serving(&run_dir, info, args.force)?,
         Standing::Starting => return Err(anyhow::anyhow!(found.explain()).into()),
         Standing::Ending => others_end(&run_dir, &found)?,
-        Standing::Dead | Standing::Failed(_) => dead(&run_dir, id)?,
+        Standing::Dead | Standing::Failed(_) => dead(&run_dir, &found, args.force)?,
     }
     Ok(())
 }
@@ -105,7 +105,18 @@ fn ended(run_dir: &RunDir, id: u32) -> anyhow::Result<bool> {
     }
 }
 
-fn dead(run_dir: &RunDir, id: u32) -> anyhow::Result<()> {
+fn dead(run_dir: &RunDir, found: &Found, force: bool) -> anyhow::Result<()> {
+    let id = found.id;
+    if let (Some(name), true, false) = (&found.name, found.kept, force) {
+        // Opening it to ask could wait for requests that nobody serves.
+        let usage = Usage::of(name).unwrap_or_default();
+        ensure!(
+            usage.is_free(),
+            "{}; or go on with its data by `trueno-ublk recover {id}`, or give it up by \
+             `trueno-ublk remove --force {id}`",
+            explain(name, &usage)
+        );
+    }
     let number = run_dir
         .take(id)?
         .with_context(|| format!("device {id} is just being made"))?;

@@ -12,13 +12,15 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The name of the store's file on its tmpfs.
-const FILE_NAME: &str = "store";
+pub const FILE_NAME: &str = "store";
 
 /// The file that a store is mapped from, and what has to be taken away after it.
 #[derive(Debug)]
 pub struct StoreMemory {
     mount: Option<PathBuf>,
     file: Option<File>,
+    /// Whether it stays when this value goes: it is still a dead process's.
+    kept: bool,
 }
 
 impl StoreMemory {
@@ -36,6 +38,7 @@ impl StoreMemory {
                 let mut memory = StoreMemory {
                     mount: Some(directory.to_path_buf()),
                     file: None,
+                    kept: false,
                 };
                 let path = directory.join(FILE_NAME);
                 let file = OpenOptions::new()
@@ -56,6 +59,7 @@ impl StoreMemory {
                 Ok(StoreMemory {
                     mount: None,
                     file: Some(file),
+                    kept: false,
                 })
             }
             Err(error) => {
@@ -64,6 +68,35 @@ impl StoreMemory {
                     .with_context(|| format!("cannot mount a tmpfs at {}", directory.display()))
             }
         }
+    }
+
+    /// What a dead process left at `directory`. Until it is made [our own](StoreMemory::own),
+    /// dropping this takes nothing away.
+    pub fn open(directory: &Path) -> anyhow::Result<StoreMemory> {
+        let path = directory.join(FILE_NAME);
+        let file = OpenOptions::new().read(true).write(true).open(&path);
+        let file = file.with_context(|| {
+            format!(
+                "the memory of the device is gone (no {}): it belonged to the dead process, or to \
+                 another mount namespace",
+                path.display()
+            )
+        })?;
+        Ok(StoreMemory {
+            mount: Some(directory.to_path_buf()),
+            file: Some(file),
+            kept: true,
+        })
+    }
+
+    /// From here on the memory goes with this value.
+    pub fn own(&mut self) {
+        self.kept = false;
+    }
+
+    /// Whether the memory is there when this process is not.
+    pub fn outlives_process(&self) -> bool {
+        self.mount.is_some()
     }
 
     /// The file, once; the store keeps it.
@@ -93,6 +126,9 @@ impl StoreMemory {
 
 impl Drop for StoreMemory {
     fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
         if let Err(error) = self.remove() {
             tracing::warn!("{error:#}");
         }
@@ -126,7 +162,18 @@ mod tests {
         let file = memory.take_file().unwrap();
         file.set_len(1 << 30).unwrap();
         drop(file);
+        if memory.outlives_process() {
+            // As if it had been killed.
+            std::mem::forget(memory);
+            drop(StoreMemory::open(&directory).expect("it is still there"));
+            memory = StoreMemory::open(&directory).expect("looking took it away");
+            memory.own();
+            let file = memory.take_file().unwrap();
+            assert_eq!(file.metadata().unwrap().len(), 1 << 30);
+        }
         memory.remove().unwrap();
         assert!(!directory.exists());
+        let error = StoreMemory::open(&directory).unwrap_err().to_string();
+        assert!(error.contains("is gone"), "{error}");
     }
 }

@@ -5,6 +5,9 @@
 //!   → memory locked → block device → memory locked again → swap → ready
 //!   → signals and `remove`, until one of them finds the device unused → all of it backwards
 //! ```
+//! A daemon that dies leaves the memory and the plan in the run directory, and on ublk the block
+//! device, whose requests wait. [`recover`] goes on from there: its store is attached instead of
+//! made, its ublk device taken over, its loop device made anew.
 //!
 //! Threads: this one (signals, life), four of the control socket, one for maintenance, and the
 //! transport's. The last two kinds are on the way of pages and are hardened ([`harden`]).
@@ -42,10 +45,11 @@ use crate::transport::{Device, Kind, ThreadHooks};
 use crate::{loopdev, ublk};
 use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::iter::once;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use trueno_zram_cli::usage::Usage;
 use trueno_zram_store::{Growth, Memory as StoreMapped, Store};
 
@@ -69,30 +73,56 @@ pub enum Report {
     Failed(String),
 }
 
+/// What a daemon is started for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Errand {
+    /// To make this device.
+    Create(Box<Plan>),
+    /// To go on with the device of this number, whose daemon is dead.
+    Recover(u32),
+}
+
+impl Errand {
+    /// Does it: serves the device until it is removed. An error means that this process serves no
+    /// device; nothing is left of one that was to be made, and one whose daemon is dead is as it was.
+    ///
+    /// To be called in the main thread, while it is the only one.
+    pub fn run(&self, run_dir: &RunDir, surroundings: &mut dyn Surroundings) -> anyhow::Result<()> {
+        ensure!(
+            sys::is_root(),
+            "a block device needs root: run it with sudo"
+        );
+        heap::arm();
+        sys::private_umask();
+        let signals = block_signals()?;
+        let life = match self {
+            Errand::Create(plan) => create(plan, run_dir, surroundings),
+            Errand::Recover(id) => recover(*id, run_dir, surroundings),
+        }?;
+        if let Err(error) = surroundings.ready(&life.info) {
+            tracing::warn!("nobody was told that the device is ready: {error:#}");
+        }
+        tracing::info!("{} is ready", life.info.name.display());
+        life.serve(&signals)
+    }
+}
+
 /// How a daemon stands to its surroundings.
 pub trait Surroundings {
-    /// The number is known: from now on the log may go to this file.
-    fn numbered(&mut self, log: &Path) -> anyhow::Result<()>;
+    /// The number is known: from now on the log may go to this file, behind what a dead daemon of
+    /// the device wrote there where this one `goes_on` with it.
+    fn numbered(&mut self, log: &Path, goes_on: bool) -> anyhow::Result<()>;
     /// The device is there and serves.
     fn ready(&mut self, info: &Info) -> anyhow::Result<()>;
 }
 
-/// Makes the device that `plan` describes and serves it until it is removed. An error means that
-/// there is no device, and that nothing is left of it.
-///
-/// To be called in the main thread, while it is the only one.
-pub fn run(
+/// Makes the device that `plan` describes.
+fn create(
     plan: &Plan,
     run_dir: &RunDir,
     surroundings: &mut dyn Surroundings,
-) -> anyhow::Result<()> {
-    ensure!(
-        sys::is_root(),
-        "a block device needs root: run it with sudo"
-    );
-    heap::arm();
-    sys::private_umask();
-    let signals = block_signals()?;
+) -> anyhow::Result<Life> {
     let chosen = choose(plan.transport)?;
     if chosen.kind == Kind::Loop {
         loop_permits(plan, &chosen)?;
@@ -104,20 +134,52 @@ pub fn run(
         phase: Phase::Starting,
         transport: chosen.kind,
         pid: std::process::id(),
+        maker: std::process::id(),
         name,
         failure: None,
     };
     let notes = number
         .begin(record)
         .context("cannot write to the run directory")?;
-    surroundings.numbered(&run_dir.log(number.id()))?;
+    surroundings.numbered(&run_dir.log(number.id()), false)?;
+    Life::start(plan, chosen, &run_dir, number, notes, None)
+}
 
-    let life = Life::start(plan, chosen, &run_dir, number, notes)?;
-    if let Err(error) = surroundings.ready(&life.info) {
-        tracing::warn!("nobody was told that the device is ready: {error:#}");
+/// Goes on with device `id`, whose daemon is dead.
+fn recover(id: u32, run_dir: &RunDir, surroundings: &mut dyn Surroundings) -> anyhow::Result<Life> {
+    let run_dir = run_dir.create()?;
+    let mut number = run_dir.hold(id)?.with_context(|| {
+        format!("device {id} is being served, or somebody else is about to recover it")
+    })?;
+    let left = number
+        .left()
+        .with_context(|| format!("nobody has written down what device {id} was"))?
+        .clone();
+    let plan = run_dir.read_plan(id)?;
+    let record = Record {
+        phase: Phase::Starting,
+        pid: std::process::id(),
+        failure: None,
+        ..left.clone()
+    };
+    let notes = number
+        .begin(record)
+        .context("cannot write to the run directory")?;
+    surroundings.numbered(&run_dir.log(id), true)?;
+    tracing::info!("going on with what process {} has left", left.pid);
+    number.clear_but_memory()?;
+    for sentence in number.remains() {
+        tracing::warn!("{sentence}");
     }
-    tracing::info!("{} is ready", life.info.name.display());
-    life.serve(&signals)
+    let chosen = Chosen {
+        kind: left.transport,
+        reason: format!("recovered from process {}, which is dead", left.pid),
+    };
+    let life = Life::start(&plan, chosen, &run_dir, number, notes.clone(), Some(&left));
+    if life.is_err() {
+        notes.change(|record| *record = left);
+    }
+    life
 }
 
 fn block_signals() -> anyhow::Result<sys::SignalSet> {
@@ -141,7 +203,7 @@ fn loop_permits(plan: &Plan, chosen: &Chosen) -> anyhow::Result<()> {
 /// Takes the number that the plan names, or the lowest free one.
 fn take_number(plan: &Plan, run_dir: &RunDir, kind: Kind) -> anyhow::Result<Taken> {
     if let Some(id) = plan.id {
-        let taken = run_dir.take(id)?;
+        let taken = run_dir.take_new(id)?;
         let number = taken.with_context(|| {
             format!("device id {id} is in use: choose another, or `trueno-ublk remove {id}` first")
         })?;
@@ -157,7 +219,7 @@ fn take_number(plan: &Plan, run_dir: &RunDir, kind: Kind) -> anyhow::Result<Take
     loop {
         let id = free_id(run_dir, kind).context("cannot look for a free device id")?;
         // Another one may have been quicker.
-        if let Some(number) = run_dir.take(id)? {
+        if let Some(number) = run_dir.take_new(id)? {
             clear_dead(run_dir, &number)?;
             return Ok(number);
         }
@@ -186,12 +248,30 @@ pub fn clear_dead(run_dir: &RunDir, number: &Taken) -> anyhow::Result<Vec<String
     if let Some(left) = number.left() {
         // A ublk device of the same number may be somebody else's.
         if left.transport == Kind::Ublk {
-            remains.extend(ublk::delete_dead(number.id(), left.pid)?);
+            remains.extend(ublk::delete_dead(number.id(), left.maker)?);
         }
         compaction::clear_dead(&run_dir.compaction())
             .context("cannot set vm.compact_unevictable_allowed back")?;
     }
     Ok(remains)
+}
+
+/// An empty store in `file`.
+fn new_store(config: trueno_zram_store::Config, file: File) -> anyhow::Result<Store> {
+    let bytes = config.memory_bytes()?;
+    let mapped = StoreMapped::from_file(file, bytes)
+        .with_context(|| format!("cannot map {bytes} bytes for the store"))?;
+    enough_memory(&config)?;
+    Store::create(config, mapped).context("cannot make the store")
+}
+
+/// The store that a dead process has left in `file`.
+fn old_store(config: trueno_zram_store::Config, file: File) -> anyhow::Result<Store> {
+    let begin = Instant::now();
+    let mapped = StoreMapped::attach(file).context("cannot map the store")?;
+    let store = Store::attach(config, mapped).context("cannot go on with the store")?;
+    tracing::info!("the store is attached after {:?}", begin.elapsed());
+    Ok(store)
 }
 
 /// What is populated at the start must be there: with this process safe from the out-of-memory
@@ -237,13 +317,16 @@ struct Life {
 }
 
 impl Life {
-    /// The steps of the module's first drawing, from the measures on the process to swap.
+    /// The steps of the module's first drawing, from the measures on the process to swap. With what
+    /// a dead process `left`, goes on with its store and its device, which stay as they are until
+    /// no step can fail any more.
     fn start(
         plan: &Plan,
         chosen: Chosen,
         run_dir: &RunDir,
-        number: Taken,
+        mut number: Taken,
         notes: Arc<Notes>,
+        left: Option<&Record>,
     ) -> anyhow::Result<Life> {
         let id = number.id();
         let swap = plan.swap.is_some();
@@ -263,15 +346,18 @@ impl Life {
             None
         });
 
-        let config = plan.store_config()?;
-        let bytes = config.memory_bytes()?;
-        let mut memory = StoreMemory::create(&run_dir.mounts(id).join("memory"))?;
+        let directory = run_dir.memory(id);
+        let mut memory = match left {
+            None => StoreMemory::create(&directory)?,
+            Some(_) => StoreMemory::open(&directory)?,
+        };
         let file = memory.take_file().context("the store's file is taken")?;
         let mapping = StoreMapping::of(&file).context("cannot look at the store's file")?;
-        let mapped = StoreMapped::from_file(file, bytes)
-            .with_context(|| format!("cannot map {bytes} bytes for the store"))?;
-        enough_memory(&config)?;
-        let store = Arc::new(Store::create(config, mapped).context("cannot make the store")?);
+        let config = plan.store_config()?;
+        let store = Arc::new(match left {
+            None => new_store(config, file)?,
+            Some(_) => old_store(config, file)?,
+        });
 
         let target = Arc::new(Target::new(store.clone(), plan.block_size));
         let failing = notes.clone();
@@ -279,7 +365,15 @@ impl Life {
             failed: Arc::new(move |cause| fail(&failing, cause)),
             ..guard.hooks()
         };
-        let mut device = prepare(plan, chosen.kind, id, run_dir, target, hooks)?;
+        let mut device = match left {
+            Some(left) if chosen.kind == Kind::Ublk => {
+                take_over(plan, id, left.maker, target, hooks)?
+            }
+            _ => {
+                let lasting = memory.outlives_process();
+                prepare(plan, chosen.kind, id, run_dir, target, hooks, lasting)?
+            }
+        };
         let maintenance = Maintenance::spawn(store.clone(), guard.clone())
             .context("cannot start the maintenance thread")?;
         let socket = run_dir.socket(id);
@@ -287,6 +381,10 @@ impl Life {
             .with_context(|| format!("cannot make the socket {}", socket.display()))?;
 
         guard.lock_memory(&mapping)?;
+        if left.is_none() && memory.outlives_process() && device.can_be_succeeded() {
+            // Before anybody can write a page.
+            run_dir.write_plan(id, plan)?;
+        }
         device.start()?;
         // The transport has mapped what it shares with the kernel only now.
         guard.lock_memory(&mapping)?;
@@ -308,7 +406,10 @@ impl Life {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_string(),
         };
-        if let Some(priority) = plan.swap {
+        if left.is_some() {
+            number.own();
+            memory.own();
+        } else if let Some(priority) = plan.swap {
             swap::enable(&info.name, plan.size, priority)?;
         }
         // The kernel may be swapping from here on: no step below may fail.
@@ -320,6 +421,8 @@ impl Life {
             info: info.clone(),
             store: Arc::downgrade(&store),
             guard,
+            run_dir: run_dir.clone(),
+            plan: Mutex::new(plan.clone()),
             io_threads: device.threads().to_vec(),
             buffer_bytes: device.buffer_bytes(),
             inbox: inbox.clone(),
@@ -435,9 +538,10 @@ impl Life {
 
 /// A thread cannot serve any longer: notes why, and ends the process.
 ///
-/// Requests that the thread had would wait for ever, and with them whoever stops the device. The
-/// kernel answers them with errors when the process is gone, whatever state it was in. The store
-/// stays on its tmpfs until `remove`. Nothing is waited for and little allocated: we may be swap.
+/// Requests that the thread had would wait for ever, and with them whoever stops the device. When
+/// the process is gone, whatever state it was in, the kernel keeps them for a successor, or answers
+/// them with errors where there can be none. The store stays on its tmpfs until `remove`. Nothing is
+/// waited for and little allocated: we may be swap.
 fn fail(notes: &Notes, cause: &str) {
     sys::emergency(&format!("the device serves no longer: {cause}\n"));
     notes.change(|record| {
@@ -447,7 +551,8 @@ fn fail(notes: &Notes, cause: &str) {
     sys::exit_now(1)
 }
 
-/// The transport's first half: everything that needs memory.
+/// The transport's first half: everything that needs memory. `lasting`: the store's memory is there
+/// when this process is not.
 fn prepare(
     plan: &Plan,
     kind: Kind,
@@ -455,22 +560,15 @@ fn prepare(
     run_dir: &RunDir,
     target: Arc<Target>,
     hooks: ThreadHooks,
+    lasting: bool,
 ) -> anyhow::Result<Box<dyn Device>> {
     match kind {
         Kind::Ublk => {
-            let usual = ublk::Spec::default();
-            let swap = plan.swap.is_some();
             let spec = ublk::Spec {
                 id: Some(id),
-                queues: plan.ublk_queues(),
-                depth: plan.ublk_depth(),
-                max_io_bytes: if swap {
-                    MAX_IO_SWAP
-                } else {
-                    usual.max_io_bytes
-                },
-                populate_buffers: swap,
-                ..usual
+                // Swap whose requests wait stops the machine, and with it whoever would recover it.
+                recovery: lasting && plan.swap.is_none(),
+                ..ublk_spec(plan)
             };
             Ok(Box::new(ublk::UblkDevice::prepare(&spec, target, hooks)?))
         }
@@ -481,5 +579,35 @@ fn prepare(
             }
             Ok(Box::new(loopdev::LoopDevice::prepare(spec, target, hooks)?))
         }
+    }
+}
+
+/// [`prepare`] for a ublk device that is there, made by the process `maker`.
+fn take_over(
+    plan: &Plan,
+    id: u32,
+    maker: u32,
+    target: Arc<Target>,
+    hooks: ThreadHooks,
+) -> anyhow::Result<Box<dyn Device>> {
+    let spec = ublk_spec(plan);
+    let device = ublk::UblkDevice::take_over(id, maker, &spec, target, hooks)?;
+    Ok(Box::new(device))
+}
+
+/// What a plan says of a ublk device.
+fn ublk_spec(plan: &Plan) -> ublk::Spec {
+    let usual = ublk::Spec::default();
+    let swap = plan.swap.is_some();
+    ublk::Spec {
+        queues: plan.ublk_queues(),
+        depth: plan.ublk_depth(),
+        max_io_bytes: if swap {
+            MAX_IO_SWAP
+        } else {
+            usual.max_io_bytes
+        },
+        populate_buffers: swap,
+        ..usual
     }
 }

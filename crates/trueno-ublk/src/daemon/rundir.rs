@@ -5,24 +5,26 @@
 //! ├── 0.lock               held (flock) by the daemon of device 0 for all its life; holds its [`Record`]
 //! ├── 0.sock               0600, its control socket
 //! ├── 0.log                what it has to say
+//! ├── 0.plan               what device 0 is, for a successor of its daemon; while it has memory to find
 //! ├── 0/                   its mount points: memory/, fuse/
 //! └── compaction           a setting of the machine while one of them is swap (compaction.rs)
 //! ```
 //!
 //! A daemon that was killed leaves all this behind, but not the lock. So a lock that can be taken
-//! beside files that exist means: dead.
+//! beside files that exist means: dead. Where the plan and the store's file are among them, the data
+//! is kept, and a successor can go on with it: nobody but `remove` clears that away.
 //!
 //! Who may write here may have root write, unmount and believe what he likes. So the directory is
 //! used only if it is root's (or our own) and nobody else can write to it, and no file in it is
 //! opened through a symbolic link.
 #![forbid(unsafe_code)]
 
-use super::sys;
+use super::{Plan, memory, sys};
 use crate::transport::Kind;
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::linux::fs::MetadataExt as _;
 use std::os::unix::fs::{
     DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _,
@@ -36,6 +38,9 @@ use std::time::Duration;
 pub const VARIABLE: &str = "TRUENO_RUN_DIR";
 /// Where the directory is.
 pub const DEFAULT: &str = "/run/trueno-ublk";
+
+/// Where below its mount points a device has that of its memory.
+const MEMORY: &str = "memory";
 
 /// The directory of running devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +57,8 @@ pub struct Record {
     pub transport: Kind,
     /// Its process.
     pub pid: u32,
+    /// The process that made the device: its own, or one that it has succeeded.
+    pub maker: u32,
     /// The block device; a loop device has no name before it is there.
     pub name: Option<PathBuf>,
     /// Why it has ended, in phase [`Failed`](Phase::Failed).
@@ -122,8 +129,52 @@ impl RunDir {
         self.path.join(id.to_string())
     }
 
+    /// The mount point of the memory of device `id`.
+    pub fn memory(&self, id: u32) -> PathBuf {
+        self.mounts(id).join(MEMORY)
+    }
+
     fn lock(&self, id: u32) -> PathBuf {
         self.path.join(format!("{id}.lock"))
+    }
+
+    fn plan(&self, id: u32) -> PathBuf {
+        self.path.join(format!("{id}.plan"))
+    }
+
+    /// Writes down what device `id` is, for a successor of this process.
+    pub fn write_plan(&self, id: u32, plan: &Plan) -> anyhow::Result<()> {
+        let path = self.plan(id);
+        let new = self.path.join(format!("{id}.plan.new"));
+        let context = || format!("cannot write {}", path.display());
+        let line = serde_json::to_string(plan).with_context(context)? + "\n";
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        // Whoever dies in between leaves the old one whole.
+        open(&new, &mut options)
+            .and_then(|file| file.write_all_at(line.as_bytes(), 0))
+            .and_then(|()| std::fs::rename(&new, &path))
+            .with_context(context)
+    }
+
+    /// What device `id` is, as its daemon wrote it down.
+    pub fn read_plan(&self, id: u32) -> anyhow::Result<Plan> {
+        let path = self.plan(id);
+        let mut text = String::new();
+        open(&path, OpenOptions::new().read(true))
+            .and_then(|mut file| file.read_to_string(&mut text))
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| {
+            format!(
+                "{} does not hold what this version of trueno-ublk understands",
+                path.display()
+            )
+        })
+    }
+
+    /// Whether there is all that a successor of the daemon of device `id` needs of it.
+    pub fn keeps(&self, id: u32) -> bool {
+        self.plan(id).exists() && self.memory(id).join(memory::FILE_NAME).exists()
     }
 
     /// Refuses a directory that others can write to. None at all is fine.
@@ -218,11 +269,11 @@ impl RunDir {
         read_record(&open(&self.lock(id), OpenOptions::new().read(true)).ok()?)
     }
 
-    /// The lowest number that nobody here has.
+    /// The lowest number that nobody here has, and under which nothing is kept.
     pub fn lowest_free(&self, mut taken_elsewhere: impl FnMut(u32) -> bool) -> io::Result<u32> {
         self.check()?;
         let mut id = 0;
-        while taken_elsewhere(id) || self.state(id)? == State::Alive {
+        while taken_elsewhere(id) || self.keeps(id) || self.state(id)? == State::Alive {
             id += 1;
         }
         Ok(id)
@@ -231,6 +282,32 @@ impl RunDir {
     /// Takes the number `id` for this process, for as long as the result lives. What a dead
     /// daemon left under it is taken away first. `None`: a living process has it.
     pub fn take(&self, id: u32) -> anyhow::Result<Option<Taken>> {
+        let Some(mut taken) = self.hold(id)? else {
+            return Ok(None);
+        };
+        taken.own();
+        taken.clear()?;
+        Ok(Some(taken))
+    }
+
+    /// As [`take`](RunDir::take), for a new device: refuses a number under which data is kept.
+    pub fn take_new(&self, id: u32) -> anyhow::Result<Option<Taken>> {
+        let Some(mut taken) = self.hold(id)? else {
+            return Ok(None);
+        };
+        ensure!(
+            !self.keeps(id),
+            "device id {id} is that of a dead daemon whose data is kept: choose another, go on \
+             with it by `trueno-ublk recover {id}`, or give it up by `trueno-ublk remove {id}`"
+        );
+        taken.own();
+        taken.clear()?;
+        Ok(Some(taken))
+    }
+
+    /// Takes the number `id`, and nothing away: until it is made [our own](Taken::own), everything
+    /// stays as it is found.
+    pub fn hold(&self, id: u32) -> anyhow::Result<Option<Taken>> {
         let path = self.lock(id);
         // Whoever looks at the state holds the lock for an instant.
         for attempt in 0..10 {
@@ -255,22 +332,21 @@ impl RunDir {
                 .metadata()
                 .with_context(|| format!("cannot read {}", path.display()))?;
             if named.is_ok_and(|named| named.st_ino() == held.st_ino()) {
-                let mut taken = Taken {
+                return Ok(Some(Taken {
                     run_dir: self.clone(),
                     id,
                     left: read_record(&file),
                     remains: Vec::new(),
                     lock: Arc::new(file),
-                };
-                taken.clear()?;
-                return Ok(Some(taken));
+                    owned: false,
+                }));
             }
         }
         Ok(None)
     }
 }
 
-/// A device number that is ours. Dropping it removes its files and frees it.
+/// A device number that is held. Dropping it frees it, and removes its files if they are ours.
 #[derive(Debug)]
 pub struct Taken {
     run_dir: RunDir,
@@ -278,9 +354,15 @@ pub struct Taken {
     left: Option<Record>,
     remains: Vec<String>,
     lock: Arc<File>,
+    owned: bool,
 }
 
 impl Taken {
+    /// From here on what lies under the number is ours, and goes with this value.
+    pub fn own(&mut self) {
+        self.owned = true;
+    }
+
     /// The number.
     pub fn id(&self) -> u32 {
         self.id
@@ -305,33 +387,51 @@ impl Taken {
         }))
     }
 
-    /// Removes what lies under our number: loop devices, mounts, directories, socket. The log
-    /// stays until it is written anew. Every step is taken whatever becomes of the others; the
-    /// first error is told.
-    fn clear(&mut self) -> anyhow::Result<()> {
+    /// Removes what a dead daemon left under our number, but not what it kept: loop devices, mounts
+    /// other than that of its memory, the socket. Every step is taken whatever becomes of the
+    /// others; the first error is told.
+    pub fn clear_but_memory(&mut self) -> anyhow::Result<()> {
         let mounts = self.run_dir.mounts(self.id);
         let mut steps = Vec::new();
         if mounts.exists() {
             steps.push(detach_loops_below(&mounts).map(|busy| self.remains = busy));
             match subdirectories(&mounts) {
                 Ok(points) => {
-                    for point in points {
-                        steps.push(unmount_all(&point));
-                        steps.push(gone(std::fs::remove_dir(&point), &point));
+                    for point in points.iter().filter(|point| !point.ends_with(MEMORY)) {
+                        steps.push(unmount_all(point));
+                        steps.push(gone(std::fs::remove_dir(point), point));
                     }
                 }
                 Err(error) => steps.push(Err(error)),
             }
-            steps.push(gone(std::fs::remove_dir(&mounts), &mounts));
         }
         let socket = self.run_dir.socket(self.id);
         steps.push(gone(std::fs::remove_file(&socket), &socket));
+        steps.into_iter().collect()
+    }
+
+    /// Removes all that lies under our number. The log stays until it is written anew.
+    fn clear(&mut self) -> anyhow::Result<()> {
+        // First: from here on nobody takes the rest for something to go on with.
+        let plan = self.run_dir.plan(self.id);
+        let mut steps = vec![gone(std::fs::remove_file(&plan), &plan)];
+        steps.push(self.clear_but_memory());
+        let memory = self.run_dir.memory(self.id);
+        if memory.exists() {
+            steps.push(unmount_all(&memory));
+            steps.push(gone(std::fs::remove_dir(&memory), &memory));
+        }
+        let mounts = self.run_dir.mounts(self.id);
+        steps.push(gone(std::fs::remove_dir(&mounts), &mounts));
         steps.into_iter().collect()
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
         if let Err(error) = self.clear() {
             tracing::warn!("{error:#}");
         }
@@ -584,6 +684,7 @@ mod tests {
             phase: Phase::Starting,
             transport: Kind::Loop,
             pid: 4_000_000,
+            maker: 4_000_000,
             name: Some(PathBuf::from("/dev/loop1234567")),
             failure: None,
         };
@@ -599,6 +700,52 @@ mod tests {
         drop(taken);
         assert_eq!(run_dir.record(4), None);
         assert_eq!(run_dir.take(5).unwrap().unwrap().left(), Some(&record));
+    }
+
+    /// A dead device's data is taken away by those alone who say so.
+    #[test]
+    fn what_is_kept_is_no_free_number() {
+        let (_root, run_dir) = run_dir();
+        let plan = crate::daemon::Wishes {
+            size: 1 << 20,
+            algorithm: "lz4".to_string(),
+            block_size: 4096,
+            ..Default::default()
+        };
+        let plan = Plan::new(plan).unwrap();
+        let first = run_dir.take_new(0).unwrap().expect("free");
+        run_dir.write_plan(0, &plan).unwrap();
+        assert!(!run_dir.keeps(0), "there is no memory");
+        std::fs::create_dir_all(run_dir.memory(0)).unwrap();
+        let store = run_dir.memory(0).join(memory::FILE_NAME);
+        std::fs::write(&store, "pages").unwrap();
+        // Killed: the lock is free, and everything else is there.
+        std::mem::forget(first);
+        std::fs::copy(run_dir.lock(0), run_dir.path().join("copy")).unwrap();
+        std::fs::rename(run_dir.path().join("copy"), run_dir.lock(0)).unwrap();
+
+        assert_eq!(run_dir.state(0).unwrap(), State::Dead);
+        assert!(run_dir.keeps(0));
+        assert_eq!(run_dir.lowest_free(|_| false).unwrap(), 1);
+        let refused = run_dir.take_new(0).unwrap_err().to_string();
+        assert!(
+            refused.contains("recover 0") && refused.contains("remove 0"),
+            "{refused}"
+        );
+        let mut held = run_dir.hold(0).unwrap().expect("the dead do not hold it");
+        drop(std::os::unix::net::UnixListener::bind(run_dir.socket(0)).unwrap());
+        held.clear_but_memory().unwrap();
+        assert!(!run_dir.socket(0).exists());
+        assert_eq!(run_dir.read_plan(0).unwrap(), plan);
+        drop(held);
+        assert_eq!(std::fs::read_to_string(&store).unwrap(), "pages");
+
+        std::fs::write(run_dir.plan(0), "{}").unwrap();
+        let refused = format!("{:#}", run_dir.read_plan(0).unwrap_err());
+        assert!(refused.contains("0.plan does not hold"), "{refused}");
+        std::fs::remove_file(&store).unwrap();
+        drop(run_dir.take(0).unwrap().expect("given up"));
+        assert_eq!(std::fs::read_dir(run_dir.path()).unwrap().count(), 0);
     }
 
     /// One thing that cannot be taken away must not keep the others.

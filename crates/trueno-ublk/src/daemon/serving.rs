@@ -3,14 +3,14 @@
 
 use super::harden::{self, Guard};
 use super::in_use::{Claim, claim, explain};
-use super::{MAIL_SIGNAL, sys};
+use super::{MAIL_SIGNAL, Plan, RunDir, sys};
 use crate::control::protocol::{Info, Op, Removed, Stat, StoreStat};
 use crate::control::server::{Answer, Handler, Mailbox};
 use crate::transport::IoThread;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use trueno_zram_cli::sysfs::{IoStat, MmStat};
 use trueno_zram_store::{Stats, Store};
 
@@ -19,6 +19,9 @@ pub(super) struct Serving {
     pub info: Info,
     pub store: Weak<Store>,
     pub guard: Arc<Guard>,
+    pub run_dir: RunDir,
+    /// What a successor would be told.
+    pub plan: Mutex<Plan>,
     pub io_threads: Vec<IoThread>,
     pub buffer_bytes: u64,
     pub inbox: Arc<Mailbox<Removal>>,
@@ -109,6 +112,11 @@ impl Serving {
 
     fn mem_limit(&self, bytes: Option<u64>) -> anyhow::Result<()> {
         self.store()?.set_mem_limit(bytes)?;
+        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        plan.mem_limit = bytes;
+        if self.run_dir.keeps(self.info.id) {
+            self.run_dir.write_plan(self.info.id, &plan)?;
+        }
         tracing::info!("the memory limit is {bytes:?} bytes now");
         Ok(())
     }
