@@ -83,11 +83,19 @@ make_zram() {
     zram=/dev/zram$zram_id
 }
 
+# The process that serves device 0, and the one that stands by.
+worker() {
+    trueno-ublk stat 0 --json | sed -n 's/.*"pid": \([0-9]*\).*/\1/p'
+}
+standby() {
+    trueno-ublk stat 0 --json | sed -n 's/.*"standby": \([0-9][0-9]*\).*/\1/p'
+}
+
 # Swap on our device: make_swap SIZE [OPTIONS…]. The daemon's pid goes to $daemon. Any use of the
 # heap on an I/O thread from here on aborts the daemon.
 make_swap() {
     TRUENO_HEAP_GUARD=abort must trueno-ublk create --dev-id 0 --transport ublk --swap --size "$@"
-    daemon=$(pidof trueno-ublk)
+    daemon=$(worker)
     grep -q '^/dev/ublkb0 ' /proc/swaps || fail "no swap: $(cat /proc/swaps)"
     faults >/tmp/faults.before
 }
@@ -132,7 +140,7 @@ press() {
 # faulted, and the daemon is what it was.
 swap_held() {
     [ "$hog_status" = 0 ] || fail "the hog ended with status $hog_status: $hog_line"
-    [ "$(pidof trueno-ublk)" = "$daemon" ] || fail "the daemon is gone"
+    [ -e "/proc/$daemon" ] || fail "the daemon is gone"
     faults >/tmp/faults.after
     grep -v '^maint' /tmp/faults.before >/tmp/a
     grep -v '^maint' /tmp/faults.after >/tmp/b

@@ -142,8 +142,10 @@ must trueno-ublk remove --force 1
 [ "$(cat $setting)" = 1 ] || fail "the last end did not set it back"
 swap 0
 must swapoff /dev/ublkb0
-kill -9 "$(pidof trueno-ublk)"
-must wait_for 10 test ! -e /dev/ublkb0
+# Its standby first.
+must kill -9 "$(trueno-ublk stat 0 --json | sed -n 's/.*"standby": \([0-9]*\).*/\1/p')"
+kill -9 $(pidof trueno-ublk)
+must wait_for 10 sh -c 'trueno-ublk list --json | grep -q "\"state\": \"dead\""'
 [ "$(cat $setting)" = 0 ] || fail "nobody set it back, and it is back"
 must trueno-ublk remove 0
 [ "$(cat $setting)" = 1 ] || fail "remove of the dead did not set it back"

@@ -8,7 +8,7 @@ press --mb 480 --passes 1 --procs 2 --poor
 press_report "swap_hard ublk"
 # Now and then the reserve may run dry; then a write fails at once and the kernel keeps the page.
 [ "$hog_status" = 0 ] || fail "the hog ended with status $hog_status: $hog_line"
-[ "$(pidof trueno-ublk)" = "$daemon" ] || fail "the daemon is gone"
+[ -e "/proc/$daemon" ] || fail "the daemon is gone"
 complaints=$(dmesg | grep -E 'blocked for more than|Out of memory|BUG:|WARNING:|soft lockup')
 [ -z "$complaints" ] || fail "$complaints"
 in_time

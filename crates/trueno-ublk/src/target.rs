@@ -1,7 +1,7 @@
 //! A block request becomes store calls: byte ranges of any block size on top of whole pages.
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use trueno_zram_core::PAGE_SIZE;
 use trueno_zram_store::{ReadError, Store, Worker, WriteError};
 
@@ -52,6 +52,8 @@ pub trait Serve: Send + Sync {
 
 /// One I/O thread's access to what it serves: offsets and lengths in bytes.
 pub trait Handle {
+    /// Runs before the first request, and may still allocate.
+    fn begin(&mut self) {}
     /// Fills `buf` from `offset` on.
     fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Errno>;
     /// Stores `data` from `offset` on.
@@ -118,6 +120,83 @@ impl Serve for Target {
 
     fn serve(&self) -> Box<dyn Handle> {
         Box::new(self.handler())
+    }
+}
+
+/// A target that is still to come: a standby has its threads ready before it has a store. Nothing is
+/// asked of it before it is there.
+#[derive(Debug)]
+pub struct Awaited {
+    size: u64,
+    block_size: u32,
+    target: Arc<OnceLock<Target>>,
+}
+
+impl Awaited {
+    /// What will serve a store of `size` bytes in logical blocks of `block_size`.
+    pub fn new(size: u64, block_size: u32) -> Awaited {
+        Awaited {
+            size,
+            block_size,
+            target: Arc::default(),
+        }
+    }
+
+    /// The target is there.
+    pub fn arrive(&self, target: Target) {
+        // A second one would be a mistake of ours; the first one is in use.
+        assert!(self.target.set(target).is_ok(), "a second target");
+    }
+}
+
+impl Serve for Awaited {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn block_size(&self) -> u32 {
+        self.block_size
+    }
+
+    fn serve(&self) -> Box<dyn Handle> {
+        Box::new(AwaitedHandler {
+            target: self.target.clone(),
+            handler: None,
+        })
+    }
+}
+
+/// One I/O thread's access to an [`Awaited`] target.
+struct AwaitedHandler {
+    target: Arc<OnceLock<Target>>,
+    handler: Option<Handler>,
+}
+
+impl AwaitedHandler {
+    fn handler(&mut self) -> Result<&mut Handler, Errno> {
+        self.handler.as_mut().ok_or(Errno(libc::EIO))
+    }
+}
+
+impl Handle for AwaitedHandler {
+    fn begin(&mut self) {
+        self.handler = self.target.get().map(Target::handler);
+    }
+
+    fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Errno> {
+        self.handler()?.read(offset, buf)
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Errno> {
+        self.handler()?.write(offset, data)
+    }
+
+    fn discard(&mut self, offset: u64, len: u64) -> Result<(), Errno> {
+        self.handler()?.discard(offset, len)
+    }
+
+    fn flush(&mut self) -> Result<(), Errno> {
+        self.handler()?.flush()
     }
 }
 

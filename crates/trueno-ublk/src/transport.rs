@@ -35,6 +35,8 @@ pub struct ThreadHooks {
     /// Runs first in each I/O thread, before it serves anything: touches the stack, sets
     /// IO_FLUSHER and the scheduling class. An error ends `prepare` with it.
     pub start: Arc<dyn Fn() -> std::io::Result<()> + Send + Sync>,
+    /// Runs in each I/O thread when it is told to serve, before anything else that this takes.
+    pub called: Arc<dyn Fn() -> std::io::Result<()> + Send + Sync>,
     /// Runs in each I/O thread when it has all it needs: from here on it must not allocate.
     pub live: Arc<dyn Fn() + Send + Sync>,
     /// Runs in each I/O thread when it has served its last request: it may allocate and free again.
@@ -49,6 +51,7 @@ impl ThreadHooks {
     pub fn none() -> ThreadHooks {
         ThreadHooks {
             start: Arc::new(|| Ok(())),
+            called: Arc::new(|| Ok(())),
             live: Arc::new(|| ()),
             end: Arc::new(|| ()),
             failed: Arc::new(|_| ()),

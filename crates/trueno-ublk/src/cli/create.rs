@@ -185,6 +185,10 @@ impl Surroundings for Foreground {
     fn ready(&mut self, info: &Info) -> anyhow::Result<()> {
         Ok(announce(info, self.json)?)
     }
+
+    fn standing(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
 }
 
 /// The device's name, its transport and why that one, and what to do next.

@@ -2,48 +2,25 @@
 //! and read the one line that it writes to standard output.
 
 use crate::control::protocol::Info;
-use crate::daemon::{Errand, Report, RunDir, Surroundings, rundir, sys};
+use crate::daemon::{Errand, Report, RunDir, Surroundings, launch, rundir, sys};
 use anyhow::{Context as _, bail};
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::process::CommandExt as _;
+use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
-/// Starts this program again as a daemon and waits until its device is there.
+/// Starts a daemon and waits until its device is there.
 pub fn start(errand: &Errand) -> anyhow::Result<Info> {
-    let mut child = Command::new("/proc/self/exe")
-        .arg0("trueno-ublk")
-        .arg("daemon")
-        // As we understand it here: the daemon works elsewhere.
-        .env(rundir::VARIABLE, RunDir::from_environment().path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start the daemon")?;
-    let errand = serde_json::to_string(errand).context("cannot write JSON")?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A daemon that does not listen says why below.
-        let _ = stdin.write_all(errand.as_bytes());
-    }
-    let mut line = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        BufReader::new(stdout)
-            .read_line(&mut line)
-            .context("cannot hear the daemon")?;
-    }
-    match serde_json::from_str(&line) {
-        Ok(Report::Ready(info)) => Ok(*info),
-        Ok(Report::Failed(sentence)) => {
+    let (mut child, report) = launch::launch(errand, &RunDir::from_environment())?;
+    match report {
+        Report::Ready(info) => Ok(*info),
+        Report::Failed(sentence) => {
             // It is ending: let it finish, so that nothing is left when we say no.
             let _ = child.wait();
             bail!(sentence)
         }
-        Err(_) => {
-            let status = child.wait().context("cannot wait for the daemon")?;
-            bail!("the daemon ended without a word ({status})")
-        }
+        Report::Standing => bail!("the daemon stands by, which nobody asked for"),
     }
 }
 
@@ -109,7 +86,7 @@ impl Detached {
         sys::redirect(&null, 1).context("cannot redirect standard output")?;
         sys::leave_session().context("cannot leave the session")?;
         // The name that `ps` and `pidof` see would be that of /proc/self/exe.
-        std::fs::write("/proc/self/comm", "trueno-ublk").context("cannot set the name")?;
+        sys::set_name("trueno-ublk").context("cannot set the name")?;
         Ok(Detached {
             parent: Some(parent),
         })
@@ -137,5 +114,9 @@ impl Surroundings for Detached {
 
     fn ready(&mut self, info: &Info) -> anyhow::Result<()> {
         self.report(&Report::Ready(Box::new(info.clone())))
+    }
+
+    fn standing(&mut self) -> anyhow::Result<()> {
+        self.report(&Report::Standing)
     }
 }

@@ -76,6 +76,7 @@ fn describe(stat: &Stat) -> String {
         io_stat: io,
         store,
         hardening,
+        standby,
     } = stat;
     let mut table = Table::new(&[("", Align::Left), ("", Align::Left)]);
     let mut line = |name: &str, value: String| table.row(vec![name.to_string(), value]);
@@ -138,6 +139,9 @@ fn describe(stat: &Stat) -> String {
         ),
     );
     line("invalid requests", io.invalid_io.to_string());
+    if let Some(pid) = standby {
+        line("standby", format!("process {pid}"));
+    }
     line("page table", format_size(store.table_bytes));
     line("slab states", format_size(store.overhead_bytes));
     line("resident", format_size(hardening.resident_bytes));

@@ -119,6 +119,9 @@ pub struct Stat {
     pub store: StoreStat,
     /// What keeps it alive under memory pressure.
     pub hardening: harden::Report,
+    /// The process that takes over when the daemon dies, where one stands by.
+    #[serde(default)]
+    pub standby: Option<u32>,
 }
 
 /// The store's numbers that the kernel's zram has no names for.

@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::linux::fs::MetadataExt as _;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How deep an I/O thread's stack is made present. Codecs keep their tables elsewhere.
@@ -128,6 +129,10 @@ pub struct Guard {
     swap: bool,
     /// Whether a use of the heap by an I/O thread is watched for.
     heap_guarded: bool,
+    /// Whether this process only stands by yet. Its preparations may wait for memory, for which
+    /// other pages may have to go to the device that another process serves: as an IO_FLUSHER it
+    /// would get none, and as a real-time thread keep a CPU busy looking for it.
+    standing: AtomicBool,
     /// Threads by id, and whether IO_FLUSHER was read back there.
     threads: Mutex<Vec<(i32, bool)>>,
     faults_at_start: Mutex<HashMap<i32, Faults>>,
@@ -140,14 +145,40 @@ impl Guard {
         let guard = Guard {
             swap,
             heap_guarded,
+            standing: AtomicBool::new(false),
             threads: Mutex::new(Vec::new()),
             faults_at_start: Mutex::new(HashMap::new()),
         };
         guard.require(set_io_flusher())?;
         guard.require(set_oom_score())?;
-        // The main thread is on nobody's way, but what it is now, later threads inherit.
-        lock(&guard.threads).push((sys::thread_id(), sys::io_flusher().unwrap_or(false)));
+        guard.note_main();
         Ok(Arc::new(guard))
+    }
+
+    /// Takes those measures that a standby can do with; the others come with the
+    /// [succession](Guard::enter_succession).
+    pub fn standing(heap_guarded: bool) -> anyhow::Result<Arc<Guard>> {
+        let guard = Guard {
+            swap: true,
+            heap_guarded,
+            standing: AtomicBool::new(true),
+            threads: Mutex::new(Vec::new()),
+            faults_at_start: Mutex::new(HashMap::new()),
+        };
+        // Whoever started us has it.
+        sys::clear_io_flusher().context("cannot clear IO_FLUSHER")?;
+        set_oom_score()?;
+        Ok(Arc::new(guard))
+    }
+
+    /// Whether this process only stands by yet.
+    pub fn is_standing(&self) -> bool {
+        self.standing.load(Relaxed)
+    }
+
+    /// The main thread is on nobody's way, but what it is now, later threads inherit.
+    fn note_main(&self) {
+        lock(&self.threads).push((sys::thread_id(), sys::io_flusher().unwrap_or(false)));
     }
 
     /// In swap mode passes an error on, else logs it.
@@ -162,7 +193,12 @@ impl Guard {
     }
 
     /// Takes the measures that concern the calling thread, which serves I/O or feeds those that do.
+    /// In a standby only prepares them: it is to be called again when that takes over.
     pub fn enter_thread(&self, duty: Duty) -> io::Result<()> {
+        if self.is_standing() {
+            sys::touch_stack::<STACK_TOUCHED>();
+            return Ok(());
+        }
         if self.swap {
             sys::touch_stack::<STACK_TOUCHED>();
             sys::set_io_flusher()?;
@@ -186,8 +222,15 @@ impl Guard {
     pub fn hooks(self: &Arc<Self>) -> ThreadHooks {
         let guard = self.clone();
         let guarded = self.heap_guarded;
+        let called = if self.is_standing() {
+            let guard = self.clone();
+            Arc::new(move || guard.enter_thread(Duty::Io))
+        } else {
+            ThreadHooks::none().called
+        };
         ThreadHooks {
             start: Arc::new(move || guard.enter_thread(Duty::Io)),
+            called,
             live: Arc::new(move || {
                 if guarded {
                     heap::forbid();
@@ -204,11 +247,7 @@ impl Guard {
         if !self.swap {
             return Ok(());
         }
-        // Taken, touched and given back: the heap keeps it (see `sys::keep_heap`).
-        let mut kept = vec![0u8; HEAP_KEPT];
-        kept.fill(1);
-        drop(std::hint::black_box(kept));
-
+        self.keep_heap(HEAP_KEPT);
         for mapping in mappings().context("cannot read /proc/self/maps")? {
             let locked = if mapping.inode == store.inode && mapping.device == store.device {
                 sys::lock_range_on_fault(&mapping.range)
@@ -228,6 +267,32 @@ impl Guard {
         let locked = size_in(STATUS, "VmLck").with_context(|| format!("cannot read {STATUS}"))?;
         anyhow::ensure!(locked > 0, "no memory stayed locked: {LOCK_REMEDY}");
         Ok(())
+    }
+
+    /// Has `bytes` of heap there, to be locked with everything else.
+    pub fn keep_heap(&self, bytes: usize) {
+        // Taken, touched and given back: the heap keeps it (see `sys::keep_heap`).
+        let mut kept = vec![0u8; bytes];
+        kept.fill(1);
+        drop(std::hint::black_box(kept));
+    }
+
+    /// The process that was stood by for is dead: takes the measures that were left out, and makes
+    /// the calling thread as urgent as those that serve, since they wait for it.
+    pub fn enter_succession(&self) -> anyhow::Result<()> {
+        self.standing.store(false, Relaxed);
+        set_io_flusher()?;
+        sys::set_fifo(Duty::Io.priority())
+            .with_context(|| format!("SCHED_FIFO is refused: {FIFO_REMEDY}"))?;
+        self.note_main();
+        Ok(())
+    }
+
+    /// The calling thread is on nobody's way any more.
+    pub fn leave_succession(&self) {
+        if let Err(error) = sys::set_ordinary() {
+            tracing::warn!("the main thread stays a real-time thread: {error}");
+        }
     }
 
     /// Remembers the page faults of the threads that serve I/O; from here on there should be none.
@@ -481,6 +546,7 @@ mod tests {
         let guard = Guard {
             swap: true,
             heap_guarded: false,
+            standing: AtomicBool::new(false),
             threads: Mutex::default(),
             faults_at_start: Mutex::default(),
         };

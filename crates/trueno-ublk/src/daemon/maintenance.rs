@@ -5,7 +5,7 @@ use super::harden::{Duty, Guard};
 use super::heap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -25,17 +25,20 @@ const STACK_BYTES: usize = 512 << 10;
 #[derive(Debug)]
 pub struct Maintenance {
     stop: Arc<AtomicBool>,
+    /// Where the thread waits for its store; closed, it ends.
+    gate: Option<Sender<Weak<Store>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Maintenance {
     /// Starts the thread, hardened as an I/O thread is and before them in line: when the reserve is
-    /// empty, writes fail until it has run.
-    pub fn spawn(store: Arc<Store>, guard: Arc<Guard>) -> io::Result<Maintenance> {
+    /// empty, writes fail until it has run. It waits for its [store](Maintenance::begin).
+    pub fn spawn(guard: Arc<Guard>) -> io::Result<Maintenance> {
+        let late = guard.is_standing();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let (tell, told) = channel();
-        let store = Arc::downgrade(&store);
+        let (gate, opened) = channel::<Weak<Store>>();
         let thread = std::thread::Builder::new()
             .name("maintenance".to_string())
             .stack_size(STACK_BYTES)
@@ -44,15 +47,29 @@ impl Maintenance {
                 let may_run = entered.is_ok();
                 // The other end waits for it below.
                 let _ = tell.send(entered);
-                if may_run {
-                    work(&store, &stopped);
+                if !may_run {
+                    return;
                 }
+                let Ok(store) = opened.recv() else { return };
+                if late && let Err(error) = guard.enter_thread(Duty::Maintenance) {
+                    tracing::error!("maintenance goes on as an ordinary thread: {error}");
+                }
+                work(&store, &stopped);
             })?;
         told.recv().map_err(io::Error::other)??;
         Ok(Maintenance {
             stop,
+            gate: Some(gate),
             thread: Some(thread),
         })
+    }
+
+    /// Gives the thread its store.
+    pub fn begin(&self, store: &Arc<Store>) {
+        if let Some(gate) = &self.gate {
+            // A thread that is gone needs none.
+            let _ = gate.send(Arc::downgrade(store));
+        }
     }
 }
 
@@ -73,6 +90,7 @@ fn work(store: &Weak<Store>, stop: &AtomicBool) {
 impl Drop for Maintenance {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
+        self.gate = None;
         if let Some(thread) = self.thread.take() {
             // One that panicked has ended too.
             let _ = thread.join();

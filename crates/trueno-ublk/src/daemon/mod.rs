@@ -7,7 +7,8 @@
 //! ```
 //! A daemon that dies leaves the memory and the plan in the run directory, and on ublk the block
 //! device, whose requests wait. [`recover`] goes on from there: its store is attached instead of
-//! made, its ublk device taken over, its loop device made anew.
+//! made, its ublk device taken over, its loop device made anew. Swap cannot wait for somebody to do
+//! so: beside its daemon, the worker, a second process stands by ([`stand_by`], [`standby`]).
 //!
 //! Threads: this one (signals, life), four of the control socket, one for maintenance, and the
 //! transport's. The last two kinds are on the way of pages and are hardened ([`harden`]).
@@ -19,11 +20,13 @@ pub mod harden;
 #[allow(unsafe_code)] // It is a heap.
 pub mod heap;
 pub mod in_use;
+pub mod launch;
 mod maintenance;
 pub mod memory;
 pub mod plan;
 pub mod rundir;
 mod serving;
+mod standby;
 pub mod swap;
 #[allow(unsafe_code)] // Its only purpose.
 pub mod sys;
@@ -38,9 +41,10 @@ pub use self::plan::{Memory, Plan, Wishes};
 pub use self::rundir::RunDir;
 use self::rundir::{Notes, Phase, Record, Taken};
 use self::serving::{Removal, Serving};
+use self::standby::{Keeper, Standby};
 use crate::control::protocol::{Info, Removed};
 use crate::control::server::{Handler, Mailbox, Server};
-use crate::target::Target;
+use crate::target::{Awaited, Serve, Target};
 use crate::transport::{Device, Kind, ThreadHooks};
 use crate::{loopdev, ublk};
 use anyhow::{Context as _, bail, ensure};
@@ -63,6 +67,13 @@ const MAIL_SIGNAL: i32 = libc::SIGUSR1;
 /// How long the main thread waits for its last answer to be written.
 const LAST_ANSWER: Duration = Duration::from_secs(2);
 
+/// What a process that serves is called, and one that stands by.
+const NAME: &str = "trueno-ublk";
+const STANDBY_NAME: &str = "trueno-standby";
+
+/// Heap that a standby takes in advance, for attaching the store and for what its threads work with.
+const STANDBY_HEAP: usize = 4 << 20;
+
 /// The one line that a daemon writes to whoever started it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -71,6 +82,8 @@ pub enum Report {
     Ready(Box<Info>),
     /// There is no device; why.
     Failed(String),
+    /// It will take over when its worker dies.
+    Standing,
 }
 
 /// What a daemon is started for.
@@ -81,6 +94,13 @@ pub enum Errand {
     Create(Box<Plan>),
     /// To go on with the device of this number, whose daemon is dead.
     Recover(u32),
+    /// To go on with device `id` as soon as its daemon, the process `worker`, is dead.
+    StandBy {
+        /// The device.
+        id: u32,
+        /// The process that started this one.
+        worker: u32,
+    },
 }
 
 impl Errand {
@@ -99,6 +119,10 @@ impl Errand {
         let life = match self {
             Errand::Create(plan) => create(plan, run_dir, surroundings),
             Errand::Recover(id) => recover(*id, run_dir, surroundings),
+            Errand::StandBy { id, worker } => {
+                let life = stand_by(*id, *worker, run_dir, surroundings)?;
+                return life.serve(&signals);
+            }
         }?;
         if let Err(error) = surroundings.ready(&life.info) {
             tracing::warn!("nobody was told that the device is ready: {error:#}");
@@ -115,6 +139,8 @@ pub trait Surroundings {
     fn numbered(&mut self, log: &Path, goes_on: bool) -> anyhow::Result<()>;
     /// The device is there and serves.
     fn ready(&mut self, info: &Info) -> anyhow::Result<()>;
+    /// This process is ready to take over.
+    fn standing(&mut self) -> anyhow::Result<()>;
 }
 
 /// Makes the device that `plan` describes.
@@ -180,6 +206,100 @@ fn recover(id: u32, run_dir: &RunDir, surroundings: &mut dyn Surroundings) -> an
         notes.change(|record| *record = left);
     }
     life
+}
+
+/// Goes on with device `id` when the process `worker` is dead, with everything made ready before.
+///
+/// From that death until the device serves again, memory can be short and everything swappable lie
+/// on this device: no file of the run directory is read or written, nothing is logged, and the heap
+/// uses what it was given before.
+fn stand_by(
+    id: u32,
+    worker: u32,
+    run_dir: &RunDir,
+    surroundings: &mut dyn Surroundings,
+) -> anyhow::Result<Life> {
+    let worker = sys::open_parent(worker).context("the worker is dead")?;
+    let run_dir = run_dir.create()?;
+    let waiting = run_dir.wait(id)?;
+    let left = waiting.left().clone();
+    let mut plan = run_dir.read_plan(id)?;
+    sys::keep_heap();
+    let guard = Guard::standing(left.transport == Kind::Ublk)?;
+    let compaction = forbid_compaction(&run_dir);
+    let mut memory = StoreMemory::open(&run_dir.memory(id))?;
+    let file = memory.take_file().context("the store's file is taken")?;
+    let mapping = StoreMapping::of(&file).context("cannot look at the store's file")?;
+    let config = plan.store_config()?;
+    let mapped = StoreMapped::attach(file).context("cannot map the store")?;
+
+    let notes = waiting.begin(Record {
+        phase: Phase::Serving,
+        pid: std::process::id(),
+        failure: None,
+        ..left.clone()
+    });
+    let target = Arc::new(Awaited::new(plan.size, plan.block_size));
+    let hooks = hooks(&guard, &notes);
+    let mut device = take_over(&plan, id, left.maker, target.clone(), hooks)?;
+    let maintenance =
+        Maintenance::spawn(guard.clone()).context("cannot start the maintenance thread")?;
+    guard.keep_heap(STANDBY_HEAP);
+    guard.lock_memory(&mapping)?;
+    sys::set_name(STANDBY_NAME).context("cannot set the name")?;
+    surroundings.standing()?;
+
+    sys::wait_for_death(&worker).context("cannot wait for the worker's death")?;
+    let begin = Instant::now();
+    guard.enter_succession()?;
+    let number = waiting
+        .hold()?
+        .with_context(|| format!("device {id} is somebody else's"))?;
+    let store = Arc::new(Store::attach(config, mapped).context("cannot go on with the store")?);
+    let attached = begin.elapsed();
+    target.arrive(Target::new(store.clone(), plan.block_size));
+    maintenance.begin(&store);
+    device.start()?;
+    let taken_over = begin.elapsed();
+    guard.leave_succession();
+
+    tracing::info!(
+        "process {} is dead: its standby serves {} ms after, the store was attached after {} ms",
+        left.pid,
+        taken_over.as_millis(),
+        attached.as_millis()
+    );
+    if let Err(error) = sys::set_name(NAME) {
+        tracing::warn!("cannot set the name: {error}");
+    }
+    // The limit may have been changed since we read it. From here on no step may fail.
+    let current = run_dir.read_plan(id).and_then(|current| {
+        store.set_mem_limit(current.mem_limit)?;
+        Ok(current)
+    });
+    match current {
+        Ok(current) => plan = current,
+        Err(error) => tracing::warn!("the memory limit may be an earlier one: {error:#}"),
+    }
+    let reason = format!("taken over from process {}, which is dead", left.pid);
+    Parts {
+        plan: &plan,
+        run_dir: &run_dir,
+        chosen: Chosen {
+            kind: left.transport,
+            reason,
+        },
+        number,
+        notes,
+        guard,
+        compaction,
+        mapping,
+        memory,
+        store,
+        device,
+        maintenance,
+    }
+    .live(Origin::Succeeded)
 }
 
 fn block_signals() -> anyhow::Result<sys::SignalSet> {
@@ -303,98 +423,100 @@ fn ublk_node(kind: char, id: u32) -> PathBuf {
     PathBuf::from(format!("/dev/ublk{kind}{id}"))
 }
 
-/// A device that serves. Dropping it undoes everything, in the order of the fields.
-struct Life {
-    info: Info,
-    notes: Arc<Notes>,
-    inbox: Arc<Mailbox<Removal>>,
-    device: Box<dyn Device>,
-    maintenance: Option<Maintenance>,
-    store: Arc<Store>,
-    memory: StoreMemory,
-    _compaction: Option<compaction::Forbidden>,
-    number: Taken,
+/// The measures on the process, before anything else.
+fn measures(
+    plan: &Plan,
+    kind: Kind,
+    run_dir: &RunDir,
+) -> anyhow::Result<(Arc<Guard>, Option<compaction::Forbidden>)> {
+    let swap = plan.swap.is_some();
+    if swap {
+        sys::keep_heap();
+    }
+    // FUSE allocates for each request: there is nothing to guard.
+    let guard = Guard::new(swap, kind == Kind::Ublk)?;
+    let compaction = swap.then(|| forbid_compaction(run_dir)).flatten();
+    Ok((guard, compaction))
 }
 
-impl Life {
-    /// The steps of the module's first drawing, from the measures on the process to swap. With what
-    /// a dead process `left`, goes on with its store and its device, which stay as they are until
-    /// no step can fail any more.
-    fn start(
-        plan: &Plan,
-        chosen: Chosen,
-        run_dir: &RunDir,
-        mut number: Taken,
-        notes: Arc<Notes>,
-        left: Option<&Record>,
-    ) -> anyhow::Result<Life> {
+/// Without it there are some short faults, which is no reason to refuse.
+fn forbid_compaction(run_dir: &RunDir) -> Option<compaction::Forbidden> {
+    compaction::forbid(&run_dir.compaction()).unwrap_or_else(|error| {
+        tracing::warn!("the kernel may move locked memory: {error}");
+        None
+    })
+}
+
+/// What I/O threads run.
+fn hooks(guard: &Arc<Guard>, notes: &Arc<Notes>) -> ThreadHooks {
+    let failing = notes.clone();
+    ThreadHooks {
+        failed: Arc::new(move |cause| fail(&failing, cause)),
+        ..guard.hooks()
+    }
+}
+
+/// How a process came to its device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// It has made it.
+    New,
+    /// It was told to go on with what a dead process left.
+    Recovered,
+    /// It stood by.
+    Succeeded,
+}
+
+/// A device whose transport is ready to be started, or has been by a standby.
+struct Parts<'a> {
+    plan: &'a Plan,
+    run_dir: &'a RunDir,
+    chosen: Chosen,
+    number: Taken,
+    notes: Arc<Notes>,
+    guard: Arc<Guard>,
+    compaction: Option<compaction::Forbidden>,
+    mapping: StoreMapping,
+    memory: StoreMemory,
+    store: Arc<Store>,
+    maintenance: Maintenance,
+    device: Box<dyn Device>,
+}
+
+impl Parts<'_> {
+    /// From the started transport to a device that answers.
+    fn live(self, origin: Origin) -> anyhow::Result<Life> {
+        let Parts {
+            plan,
+            run_dir,
+            chosen,
+            mut number,
+            notes,
+            guard,
+            compaction,
+            mapping,
+            mut memory,
+            store,
+            maintenance,
+            device,
+        } = self;
         let id = number.id();
-        let swap = plan.swap.is_some();
-        if swap {
-            sys::keep_heap();
-        }
-        // FUSE allocates for each request: there is nothing to guard.
-        let guard = Guard::new(swap, chosen.kind == Kind::Ublk)?;
-        // Without it there are some short faults, which is no reason to refuse.
-        let forbidden = if swap {
-            compaction::forbid(&run_dir.compaction())
-        } else {
-            Ok(None)
-        };
-        let compaction = forbidden.unwrap_or_else(|error| {
-            tracing::warn!("the kernel may move locked memory: {error}");
-            None
-        });
-
-        let directory = run_dir.memory(id);
-        let mut memory = match left {
-            None => StoreMemory::create(&directory)?,
-            Some(_) => StoreMemory::open(&directory)?,
-        };
-        let file = memory.take_file().context("the store's file is taken")?;
-        let mapping = StoreMapping::of(&file).context("cannot look at the store's file")?;
-        let config = plan.store_config()?;
-        let store = Arc::new(match left {
-            None => new_store(config, file)?,
-            Some(_) => old_store(config, file)?,
-        });
-
-        let target = Arc::new(Target::new(store.clone(), plan.block_size));
-        let failing = notes.clone();
-        let hooks = ThreadHooks {
-            failed: Arc::new(move |cause| fail(&failing, cause)),
-            ..guard.hooks()
-        };
-        let mut device = match left {
-            Some(left) if chosen.kind == Kind::Ublk => {
-                take_over(plan, id, left.maker, target, hooks)?
-            }
-            _ => {
-                let lasting = memory.outlives_process();
-                prepare(plan, chosen.kind, id, run_dir, target, hooks, lasting)?
-            }
-        };
-        let maintenance = Maintenance::spawn(store.clone(), guard.clone())
-            .context("cannot start the maintenance thread")?;
-        let socket = run_dir.socket(id);
-        let server = Server::bind(&socket)
-            .with_context(|| format!("cannot make the socket {}", socket.display()))?;
-
-        guard.lock_memory(&mapping)?;
-        if left.is_none() && memory.outlives_process() && device.can_be_succeeded() {
-            // Before anybody can write a page.
-            run_dir.write_plan(id, plan)?;
-        }
-        device.start()?;
+        let new = origin == Origin::New;
         // The transport has mapped what it shares with the kernel only now.
-        guard.lock_memory(&mapping)?;
-        let name = device
-            .path()
-            .context("the transport names no block device")?
-            .to_path_buf();
+        let locked = guard.lock_memory(&mapping);
+        if new {
+            locked?;
+        } else if let Err(error) = locked {
+            // It serves already, and others need it.
+            tracing::error!("{error:#}");
+        }
+        number.own();
+        memory.own();
         let info = Info {
             id,
-            name,
+            name: device
+                .path()
+                .map_or_else(|| ublk_node('b', id), Path::to_path_buf),
             transport: chosen.kind.as_str().to_string(),
             transport_reason: chosen.reason,
             disksize: plan.size,
@@ -406,10 +528,30 @@ impl Life {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_string(),
         };
-        if left.is_some() {
-            number.own();
-            memory.own();
-        } else if let Some(priority) = plan.swap {
+        let socket = run_dir.socket(id);
+        // That of the process that a standby succeeds.
+        let _ = std::fs::remove_file(&socket);
+        let bound = Server::bind(&socket)
+            .with_context(|| format!("cannot make the socket {}", socket.display()));
+        let server = match bound {
+            Err(error) if !new => {
+                tracing::error!("{error:#}");
+                None
+            }
+            other => Some(other?),
+        };
+        let standby = Standby::default();
+        let mut keeper = None;
+        if plan.swap.is_some() && device.can_be_succeeded() && chosen.kind == Kind::Ublk {
+            keeper = if new {
+                Some(Keeper::with_standby(id, run_dir, &standby)?)
+            } else {
+                Keeper::without_standby(id, run_dir, &standby)
+                    .inspect_err(|error| tracing::error!("{error:#}"))
+                    .ok()
+            };
+        }
+        if let (true, Some(priority)) = (new, plan.swap) {
             swap::enable(&info.name, plan.size, priority)?;
         }
         // The kernel may be swapping from here on: no step below may fail.
@@ -426,8 +568,11 @@ impl Life {
             io_threads: device.threads().to_vec(),
             buffer_bytes: device.buffer_bytes(),
             inbox: inbox.clone(),
+            standby,
         });
-        server.open(&serving);
+        if let Some(server) = server {
+            server.open(&serving);
+        }
         notes.change(|record| {
             record.phase = Phase::Serving;
             record.name = Some(info.name.clone());
@@ -436,12 +581,97 @@ impl Life {
             info,
             notes,
             inbox,
+            keeper,
             device,
             maintenance: Some(maintenance),
             store,
             memory,
             _compaction: compaction,
             number,
+        })
+    }
+}
+
+/// A device that serves. Dropping it undoes everything, in the order of the fields.
+struct Life {
+    info: Info,
+    notes: Arc<Notes>,
+    inbox: Arc<Mailbox<Removal>>,
+    keeper: Option<Keeper>,
+    device: Box<dyn Device>,
+    maintenance: Option<Maintenance>,
+    store: Arc<Store>,
+    memory: StoreMemory,
+    _compaction: Option<compaction::Forbidden>,
+    number: Taken,
+}
+
+impl Life {
+    /// The steps of the module's first drawing, from the measures on the process to swap. With what
+    /// a dead process `left`, goes on with its store and its device, which stay as they are until
+    /// no step can fail any more.
+    fn start(
+        plan: &Plan,
+        chosen: Chosen,
+        run_dir: &RunDir,
+        number: Taken,
+        notes: Arc<Notes>,
+        left: Option<&Record>,
+    ) -> anyhow::Result<Life> {
+        let id = number.id();
+        let (guard, compaction) = measures(plan, chosen.kind, run_dir)?;
+        let directory = run_dir.memory(id);
+        let mut memory = match left {
+            None => StoreMemory::create(&directory)?,
+            Some(_) => StoreMemory::open(&directory)?,
+        };
+        let file = memory.take_file().context("the store's file is taken")?;
+        let mapping = StoreMapping::of(&file).context("cannot look at the store's file")?;
+        let config = plan.store_config()?;
+        let store = Arc::new(match left {
+            None => new_store(config, file)?,
+            Some(_) => old_store(config, file)?,
+        });
+
+        let target = Arc::new(Target::new(store.clone(), plan.block_size));
+        let hooks = hooks(&guard, &notes);
+        let mut device = match left {
+            Some(left) if chosen.kind == Kind::Ublk => {
+                take_over(plan, id, left.maker, target, hooks)?
+            }
+            _ => {
+                let lasting = memory.outlives_process();
+                prepare(plan, chosen.kind, id, run_dir, target, hooks, lasting)?
+            }
+        };
+        let maintenance =
+            Maintenance::spawn(guard.clone()).context("cannot start the maintenance thread")?;
+        maintenance.begin(&store);
+
+        guard.lock_memory(&mapping)?;
+        if left.is_none() && memory.outlives_process() && device.can_be_succeeded() {
+            // Before anybody can write a page.
+            run_dir.write_plan(id, plan)?;
+        }
+        device.start()?;
+        Parts {
+            plan,
+            run_dir,
+            chosen,
+            number,
+            notes,
+            guard,
+            compaction,
+            mapping,
+            memory,
+            store,
+            maintenance,
+            device,
+        }
+        .live(if left.is_some() {
+            Origin::Recovered
+        } else {
+            Origin::New
         })
     }
 
@@ -496,6 +726,8 @@ impl Life {
 
     /// Takes everything away: device, threads, store, mounts, files. Tells those who asked for it.
     fn end(mut self, warning: Option<String>, mut removals: Vec<Removal>) -> anyhow::Result<()> {
+        // First: an end on purpose is no death.
+        drop(self.keeper.take());
         self.notes.change(|record| record.phase = Phase::Ending);
         let stopped = self.device.stop();
         let Life {
@@ -566,8 +798,7 @@ fn prepare(
         Kind::Ublk => {
             let spec = ublk::Spec {
                 id: Some(id),
-                // Swap whose requests wait stops the machine, and with it whoever would recover it.
-                recovery: lasting && plan.swap.is_none(),
+                recovery: lasting,
                 ..ublk_spec(plan)
             };
             Ok(Box::new(ublk::UblkDevice::prepare(&spec, target, hooks)?))
@@ -587,7 +818,7 @@ fn take_over(
     plan: &Plan,
     id: u32,
     maker: u32,
-    target: Arc<Target>,
+    target: Arc<dyn Serve>,
     hooks: ThreadHooks,
 ) -> anyhow::Result<Box<dyn Device>> {
     let spec = ublk_spec(plan);

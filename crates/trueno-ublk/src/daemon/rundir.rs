@@ -305,6 +305,22 @@ impl RunDir {
         Ok(Some(taken))
     }
 
+    /// Gets ready to hold the number `id` as soon as the process that has it is dead.
+    pub fn wait(&self, id: u32) -> anyhow::Result<Waiting> {
+        let path = self.lock(id);
+        let mut options = OpenOptions::new();
+        let lock = open(&path, options.read(true).write(true))
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        let left = read_record(&lock)
+            .with_context(|| format!("{} does not say what device {id} is", path.display()))?;
+        Ok(Waiting {
+            run_dir: self.clone(),
+            id,
+            left,
+            lock: Arc::new(lock),
+        })
+    }
+
     /// Takes the number `id`, and nothing away: until it is made [our own](Taken::own), everything
     /// stays as it is found.
     pub fn hold(&self, id: u32) -> anyhow::Result<Option<Taken>> {
@@ -318,20 +334,7 @@ impl RunDir {
             options.read(true).write(true).create(true).truncate(false);
             let file = open(&path, &mut options)
                 .with_context(|| format!("cannot open {}", path.display()))?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => continue,
-                Err(TryLockError::Error(error)) => {
-                    return Err(error).with_context(|| format!("cannot lock {}", path.display()));
-                }
-            }
-            // Its owner may have removed the file between our opening and locking it: then the
-            // lock is on a file without a name, and the next one would not see it.
-            let named = std::fs::metadata(&path);
-            let held = file
-                .metadata()
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            if named.is_ok_and(|named| named.st_ino() == held.st_ino()) {
+            if lock_named(&file, &path)? {
                 return Ok(Some(Taken {
                     run_dir: self.clone(),
                     id,
@@ -344,6 +347,63 @@ impl RunDir {
         }
         Ok(None)
     }
+}
+
+/// A device number that is to be held when the process that has it is dead. Everything that might
+/// have to be read from a file is here already: the file may be swapped out to that very device.
+#[derive(Debug)]
+pub struct Waiting {
+    run_dir: RunDir,
+    id: u32,
+    left: Record,
+    lock: Arc<File>,
+}
+
+impl Waiting {
+    /// What the living process has written down.
+    pub fn left(&self) -> &Record {
+        &self.left
+    }
+
+    /// What this process will write down, later.
+    pub fn begin(&self, record: Record) -> Arc<Notes> {
+        Arc::new(Notes {
+            lock: self.lock.clone(),
+            record: Mutex::new(record),
+        })
+    }
+
+    /// Takes the number; `None` if somebody else has it, or nobody has it any more.
+    pub fn hold(self) -> anyhow::Result<Option<Taken>> {
+        let path = self.run_dir.lock(self.id);
+        if !lock_named(&self.lock, &path)? {
+            return Ok(None);
+        }
+        Ok(Some(Taken {
+            run_dir: self.run_dir,
+            id: self.id,
+            left: Some(self.left),
+            remains: Vec::new(),
+            lock: self.lock,
+            owned: false,
+        }))
+    }
+}
+
+/// Locks `file`, which was opened at `path`; whether it could be had and still lies there: its owner
+/// may have removed it, and then the next one would not see the lock.
+fn lock_named(file: &File, path: &Path) -> anyhow::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(false),
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+        }
+    }
+    let held = file
+        .metadata()
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(std::fs::metadata(path).is_ok_and(|named| named.st_ino() == held.st_ino()))
 }
 
 /// A device number that is held. Dropping it frees it, and removes its files if they are ours.

@@ -3,12 +3,14 @@
 
 use super::harden::{self, Guard};
 use super::in_use::{Claim, claim, explain};
+use super::standby::Standby;
 use super::{MAIL_SIGNAL, Plan, RunDir, sys};
 use crate::control::protocol::{Info, Op, Removed, Stat, StoreStat};
 use crate::control::server::{Answer, Handler, Mailbox};
 use crate::transport::IoThread;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use trueno_zram_cli::sysfs::{IoStat, MmStat};
@@ -25,6 +27,7 @@ pub(super) struct Serving {
     pub io_threads: Vec<IoThread>,
     pub buffer_bytes: u64,
     pub inbox: Arc<Mailbox<Removal>>,
+    pub standby: Standby,
 }
 
 /// A request to end, on its way to the main thread.
@@ -85,6 +88,7 @@ impl Serving {
             io_stat: io_stat(&stats),
             store: store_stat(&stats),
             hardening,
+            standby: Some(self.standby.load(Relaxed)).filter(|pid| *pid != 0),
         })
     }
 

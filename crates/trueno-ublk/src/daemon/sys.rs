@@ -5,7 +5,7 @@
 use std::ffi::{CStr, CString, c_int, c_ulong};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::ptr;
@@ -129,6 +129,12 @@ pub fn memfd(name: &CStr) -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
+/// Takes IO_FLUSHER, which goes on to started processes, from the calling thread.
+pub fn clear_io_flusher() -> io::Result<()> {
+    // SAFETY: plain numbers.
+    checked(unsafe { libc::prctl(PR_SET_IO_FLUSHER, 0, 0, 0, 0) }).map(drop)
+}
+
 /// Marks the calling thread as one that memory reclaim may wait for, and reads it back: its own
 /// allocations then never start I/O. Threads made later inherit it.
 pub fn set_io_flusher() -> io::Result<()> {
@@ -164,6 +170,50 @@ pub fn set_fifo(priority: c_int) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::other("the scheduling class did not stay set"))
+    }
+}
+
+/// Sets the name of this process, to be called in its main thread: what `ps` and `pidof` see.
+pub fn set_name(name: &str) -> io::Result<()> {
+    std::fs::write("/proc/self/comm", name)
+}
+
+/// Puts the calling thread under the ordinary scheduler.
+pub fn set_ordinary() -> io::Result<()> {
+    let wanted = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `wanted` is a valid parameter block that lives through the call; 0 is this thread.
+    checked(unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &wanted) }).map(drop)
+}
+
+/// A descriptor of the process that started this one, if that is `pid`: an error if it is dead.
+pub fn open_parent(pid: u32) -> io::Result<OwnedFd> {
+    let number = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: takes plain numbers and makes a descriptor.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, number, 0) };
+    let fd = checked(c_int::try_from(fd).unwrap_or(-1))?;
+    // SAFETY: the descriptor was just made and nobody else owns it.
+    let process = unsafe { OwnedFd::from_raw_fd(fd) };
+    // A number can be used again: while it is our parent's, it was not.
+    if std::os::unix::process::parent_id() == pid {
+        Ok(process)
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+/// Sleeps until the process of a descriptor is dead.
+pub fn wait_for_death(process: &OwnedFd) -> io::Result<()> {
+    let mut poll = libc::pollfd {
+        fd: process.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    loop {
+        // SAFETY: one valid structure, which lives through the call.
+        match checked(unsafe { libc::poll(&mut poll, 1, -1) }) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(drop),
+        }
     }
 }
 

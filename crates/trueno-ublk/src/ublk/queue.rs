@@ -4,7 +4,7 @@
 //! hooks.start → ring, buffers, handler → park ──────────────▶ end
 //!                                          │ Order::Serve
 //!                                          ▼
-//! map descriptors → FETCH every tag → hooks.live → ┌───────────────────────────────┐
+//! hooks.called → map descriptors → FETCH every tag → hooks.live → ┌───────────────────────────────┐
 //!                                                  │ enter the ring: commit, fetch │
 //!                                                  │ answer each tag that came     │◀┐
 //!                                                  └───────────────┬───────────────┘ │
@@ -265,7 +265,7 @@ fn work(
     };
     let buffers = Buffers::map(slots, plan.max_io, plan.populate)
         .with_context(|| format!("cannot map {slots} buffers of {} bytes", plan.max_io))?;
-    let handler = target.serve();
+    let mut handler = target.serve();
     // SAFETY: gettid takes nothing and cannot fail.
     let tid = unsafe { libc::gettid() };
     seat.report(Phase::Parked(tid));
@@ -273,6 +273,8 @@ fn work(
     let Some(file) = seat.wait() else {
         return Ok(());
     };
+    (hooks.called)().context("preparing an I/O thread")?;
+    handler.begin();
     let descriptors = Descriptors::map(&file, plan.queue, plan.depth)
         .with_context(|| format!("cannot map the descriptors of queue {}", plan.queue))?;
     ring.submitter()

@@ -1,0 +1,39 @@
+//! Starts this program again, with an errand: as a daemon, or as the standby of one.
+#![forbid(unsafe_code)]
+
+use super::{Errand, Report, RunDir, rundir};
+use anyhow::{Context as _, bail};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+
+/// Starts a process for `errand` and waits for the one line that it has to say.
+pub fn launch(errand: &Errand, run_dir: &RunDir) -> anyhow::Result<(Child, Report)> {
+    let mut child = Command::new("/proc/self/exe")
+        .arg0("trueno-ublk")
+        .arg("daemon")
+        // As we understand it here: the daemon works elsewhere.
+        .env(rundir::VARIABLE, run_dir.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start the daemon")?;
+    let errand = serde_json::to_string(errand).context("cannot write JSON")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A daemon that does not listen says why below.
+        let _ = stdin.write_all(errand.as_bytes());
+    }
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .context("cannot hear the daemon")?;
+    }
+    match serde_json::from_str(&line) {
+        Ok(report) => Ok((child, report)),
+        Err(_) => {
+            let status = child.wait().context("cannot wait for the daemon")?;
+            bail!("the daemon ended without a word ({status})")
+        }
+    }
+}
