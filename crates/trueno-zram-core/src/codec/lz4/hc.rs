@@ -2,7 +2,6 @@
 //! block there is, or nearly.
 //!
 //! ```text
-//! chain      links every position to the last one before it with the same hash of 4 bytes
 //! search     finds the matches that no other match contains, without looking at every position
 //! stairs     puts them in order: begins and ends both rise
 //! choose     from the end of the page to its start, what the rest costs at least
@@ -22,20 +21,24 @@
 //! `at` and ends later contains the four bytes `end - 3..=end`, or begins behind `end - 3`. So the
 //! next place to look at is `end - 3`, and no candidate there is missed: each is extended to both
 //! sides. That is one walk along a chain for each match, where one for each position is usual. Where
-//! no match is known the next place is the next position whose four bytes were there before, and a
-//! bit for each position tells.
+//! the four bytes were not there before, the next place is the next position.
 //!
-//! **Bytes that repeat.** Of a run of one byte only the first position is entered into the chains:
-//! behind it, the run is a match with itself at distance 1. If a match ends within a run, its first
-//! position is looked at instead: two runs agree from their starts or, found later, at their ends.
+//! **What is entered into the chains.** Only what was looked at. The positions that were passed over
+//! lie within a match, so the same bytes stand where that one copies from; and a match that goes
+//! beyond its end is found from its last four bytes, which are looked at. So three positions in ten
+//! are entered, and chains hold fewer candidates that say the same.
+//!
+//! **Bytes that repeat.** Of a run of one byte only the first position is entered: behind it, the run
+//! is a match with itself at distance 1. If a match ends within a run, its first position is looked
+//! at instead: two runs agree from their starts or, found later, at their ends.
 //!
 //! Walks are cut off after [`TRIES`] candidates, and of the first position of a chain the four bytes
-//! must agree: with both exact, blocks would be 0.2 % smaller.
+//! must agree.
 //!
 //! The block depends on the page alone, and is the same on every CPU. Measurements:
 //! `docs/codecs.md`.
 
-#![forbid(unsafe_code)]
+#![allow(unsafe_code)] // What `Text` and the chains are read with.
 
 use super::encode::BLOCK_MAX;
 use crate::{PAGE_SIZE, PageBytes};
@@ -54,9 +57,9 @@ const SHORT_MAX: usize = MATCH_MIN + 14;
 const HALF: usize = 15;
 
 /// How many candidates are looked at in one place.
-const TRIES: usize = 16;
+const TRIES: usize = 12;
 
-const HASH_BITS: u32 = 13;
+const HASH_BITS: u32 = 14;
 
 /// Costs are counted in quarters of a byte, so that they fit 16 bits with a sign.
 const BYTE: i16 = 4;
@@ -87,12 +90,7 @@ struct Match {
 /// All that is needed beside page and block.
 pub(in crate::codec) struct Tables {
     text: Text,
-    /// By hash, where it was seen last; 0 where it was not.
-    heads: [u16; 1 << HASH_BITS],
-    /// Where the hash of a position was seen before; 0 ends the chain.
-    before: [u16; PAGE_SIZE],
-    /// A bit for each position, highest first: whether the four bytes are those at `before`.
-    known: [u64; PAGE_SIZE / 64],
+    chains: Chains,
     found: Found,
     stairs: [Match; PAGE_SIZE],
     rest: Rest,
@@ -103,9 +101,10 @@ impl Tables {
     pub(super) fn boxed() -> Box<Tables> {
         Box::new(Tables {
             text: Text([0; _]),
-            heads: [0xffff; _],
-            before: [0xffff; _],
-            known: [u64::MAX; _],
+            chains: Chains {
+                heads: [1; _],
+                before: [1; _],
+            },
             found: Found {
                 begun: [u64::MAX; _],
                 longest: [u32::MAX; _],
@@ -116,110 +115,105 @@ impl Tables {
                 distance: 0xffff,
             }; _],
             rest: Rest {
-                top: usize::MAX,
-                run: 0xffff,
-                cost: -1,
                 costs: [-1; _],
-                literals: [0xffff; _],
-                lengths: [0xffff; _],
-                distances: [0xffff; _],
+                zones: [Zone {
+                    low: 0xffff,
+                    high: 0xffff,
+                    end: 0xffff,
+                    distance: 0xffff,
+                }; _],
+                count: usize::MAX,
             },
         })
-    }
-
-    /// Links the positions by hash.
-    fn chain(&mut self) {
-        self.heads.fill(0);
-        let mut last = !self.text.four(0);
-        let mut first = 0;
-        let befores = self.before.as_chunks_mut::<64>().0;
-        for ((word, bits), befores) in self.known.iter_mut().enumerate().zip(befores) {
-            let mut known = 0;
-            for (bit, before) in befores.iter_mut().enumerate() {
-                let at = word * 64 + bit;
-                let four = self.text.four(at);
-                let head = &mut self.heads[hash(four)];
-                let candidate = *head;
-                // In a run, this is its first position, and remains it.
-                first = if four != last { at as u16 } else { first };
-                *head = first;
-                last = four;
-                *before = candidate;
-                known = known << 1 | u64::from(self.text.four(usize::from(candidate)) == four);
-            }
-            *bits = known;
-        }
-        // Nothing is before the first position, and no match begins that late.
-        self.known[0] &= u64::MAX >> 1;
-        self.known[LAST_END / 64] &= u64::MAX << (63 - (LAST_END - MATCH_MIN) % 64);
     }
 
     /// Finds the matches.
     fn search(&mut self) {
         self.found.begun.fill(0);
-        let (mut next, mut end, mut walked) = (1, 0, 0);
-        while let Some(mut at) = self.next_known(next) {
-            let four = self.text.four(at);
-            let mut candidate = usize::from(self.before[at & (PAGE_SIZE - 1)]);
-            if four == self.text.four(at - 1) && candidate > walked {
-                at = candidate;
-                candidate = usize::from(self.before[at & (PAGE_SIZE - 1)]);
+        self.chains.heads.fill(0);
+        // SAFETY: here and below, `at` is at most LAST_END - MATCH_MIN where it is used, and first
+        // is less; candidates come out of the chains. All are less than PAGE_SIZE.
+        unsafe { self.chains.enter(0, self.text.four(0)) };
+        // Nothing from behind `last` on was looked at, and no match ends behind `end`.
+        let (mut at, mut last, mut end) = (1, 0, 0);
+        loop {
+            let (candidate, four) = loop {
+                if at > LAST_END - MATCH_MIN {
+                    return;
+                }
+                // SAFETY: as above.
+                unsafe {
+                    let four = self.text.four(at);
+                    let candidate = self.chains.enter(at, four);
+                    if four == self.text.four(candidate) {
+                        break (candidate, four);
+                    }
+                }
+                last = at;
+                at += 1;
+            };
+            // SAFETY: as above.
+            unsafe {
+                if four != self.text.four(at - 1) {
+                    end = end.max(self.walk(at, candidate, four));
+                } else {
+                    self.chains.leave(four, candidate);
+                    let first = at - 1 - self.text.agree_before(at - 1, at);
+                    let behind = at + self.text.agree(at - 1, at);
+                    self.found.note(first + 1, behind, 1);
+                    end = end.max(behind);
+                    if first > last {
+                        let candidate = self.chains.enter(first, four);
+                        if four == self.text.four(candidate) {
+                            end = end.max(self.walk(first, candidate, four));
+                        }
+                    }
+                }
             }
-            walked = at;
-            if four == self.text.four(at + 1) {
-                let length = self.text.agree(at, at + 1);
-                self.found.note(at + 1, at + 1 + length, 1);
-                end = end.max(at + 1 + length);
-            }
-            if four == self.text.four(candidate) {
-                end = end.max(self.walk(at, candidate, four));
-            }
-            next = (at + 1).max((end + 1).saturating_sub(MATCH_MIN));
+            last = at;
+            at = (at + 1).max((end + 1).saturating_sub(MATCH_MIN));
         }
-    }
-
-    /// The first position from `at` on whose four bytes were there before.
-    #[inline(always)]
-    fn next_known(&self, at: usize) -> Option<usize> {
-        let mut word = at / 64;
-        let mut bits = self.known.get(word)? << (at % 64) >> (at % 64);
-        while bits == 0 {
-            word += 1;
-            bits = *self.known.get(word)?;
-        }
-        Some(word * 64 + bits.leading_zeros() as usize)
     }
 
     /// Compares `at` with the candidates from the first on, whose four bytes agree, and notes the
     /// matches. Returns where the last one ends.
+    ///
+    /// # Safety
+    /// - `at` is at most `LAST_END - MATCH_MIN`, and `candidate` is less.
     #[inline(always)]
-    fn walk(&mut self, at: usize, mut candidate: usize, four: u32) -> usize {
-        let mut after = self.text.agree(candidate, at);
-        let mut ahead = self.text.agree_before(candidate, at);
-        self.found.note(at - ahead, at + after, at - candidate);
-        // The four bytes that a match must share to reach further than the longest one, behind it or
-        // before it. One that does neither lies in it.
-        let mut behind = self.text.four(at + after - 3);
-        let mut before = self.text.before_four(at, ahead);
-        for _ in 1..TRIES {
-            if candidate == 0 {
-                break;
-            }
-            candidate = usize::from(self.before[candidate & (PAGE_SIZE - 1)]);
-            let further = self.text.four(candidate + after - 3) == behind;
-            let earlier = self.text.before_four(candidate, ahead) == before;
-            if (further | earlier) && self.text.four(candidate) == four {
-                let reach = self.text.agree(candidate, at);
-                let back = self.text.agree_before(candidate, at);
-                self.found.note(at - back, at + reach, at - candidate);
-                if (reach, back) > (after, ahead) {
-                    (after, ahead) = (reach, back);
-                    behind = self.text.four(at + after - 3);
-                    before = self.text.before_four(at, ahead);
+    unsafe fn walk(&mut self, at: usize, mut candidate: usize, four: u32) -> usize {
+        // SAFETY: both are less than PAGE_SIZE, and so is what follows from them: `after` and `reach`
+        // are at least MATCH_MIN and at most LAST_END - at; `ahead` and `back` are at most the
+        // candidate; and further candidates come out of the chains.
+        unsafe {
+            let mut after = self.text.agree(candidate, at);
+            let mut ahead = self.text.agree_before(candidate, at);
+            self.found.note(at - ahead, at + after, at - candidate);
+            // The four bytes that a match must share to reach further than the longest one, behind it
+            // or before it. One that does neither lies in it.
+            let mut behind = self.text.four(at + after - 3);
+            let mut before = self.text.before_four(at, ahead);
+            for _ in 1..TRIES {
+                candidate = self.chains.before(candidate);
+                if (self.text.four(candidate + after - 3) == behind
+                    || self.text.before_four(candidate, ahead) == before)
+                    && self.text.four(candidate) == four
+                {
+                    let reach = self.text.agree(candidate, at);
+                    let back = self.text.agree_before(candidate, at);
+                    self.found.note(at - back, at + reach, at - candidate);
+                    if (reach, back) > (after, ahead) {
+                        (after, ahead) = (reach, back);
+                        behind = self.text.four(at + after - 3);
+                        before = self.text.before_four(at, ahead);
+                    }
+                }
+                if candidate == 0 {
+                    break;
                 }
             }
+            at + after
         }
-        at + after
     }
 
     /// The matches that lie in no other one, in order. Returns how many there are.
@@ -246,33 +240,41 @@ impl Tables {
 
     /// Writes the block, and returns its length.
     fn write(&self, out: &mut [u8]) -> usize {
+        let costs = &self.rest.costs;
         let (mut at, mut to) = (0, 0);
-        loop {
-            let literals = usize::from(self.rest.literals[SHIFT + at]);
-            let from = FRONT + at;
-            at += literals;
-            if at >= PAGE_SIZE {
-                return many_literals(&self.text.0[from..from + literals], 0, out, to);
+        for zone in self.rest.zones[..self.rest.count].iter().rev() {
+            let end = usize::from(zone.end);
+            while at < usize::from(zone.high) {
+                let from = FRONT + at;
+                let literals = usize::from(zone.low).saturating_sub(at);
+                at += literals;
+                let mut length = end - at;
+                if length > SHORT_MAX {
+                    let cut = costs[SHIFT + at + SHORT_MAX];
+                    if cut <= costs[SHIFT + end] + length_bytes(length) {
+                        length = SHORT_MAX;
+                    }
+                }
+                let more = length - MATCH_MIN;
+                let low = more.min(HALF);
+                if literals < HALF {
+                    // 16 bytes are copied at once.
+                    let wide = &mut out[to..to + 1 + WIDE];
+                    wide[0] = (literals << 4 | low) as u8;
+                    wide[1..].copy_from_slice(&self.text.0[from..from + WIDE]);
+                    to += 1 + literals;
+                } else {
+                    to = many_literals(&self.text.0[from..from + literals], low, out, to);
+                }
+                out[to..to + 2].copy_from_slice(&zone.distance.to_le_bytes());
+                to += 2;
+                if low == HALF {
+                    to = extend(more - HALF, out, to);
+                }
+                at += length;
             }
-            let more = usize::from(self.rest.lengths[SHIFT + at]) - MATCH_MIN;
-            let low = more.min(HALF);
-            if literals < HALF {
-                // 16 bytes are copied at once.
-                let wide = &mut out[to..to + 1 + WIDE];
-                wide[0] = (literals << 4 | low) as u8;
-                wide[1..].copy_from_slice(&self.text.0[from..from + WIDE]);
-                to += 1 + literals;
-            } else {
-                to = many_literals(&self.text.0[from..from + literals], low, out, to);
-            }
-            let distance = self.rest.distances[SHIFT + at].to_le_bytes();
-            out[to..to + 2].copy_from_slice(&distance);
-            to += 2;
-            if low == HALF {
-                to = extend(more - HALF, out, to);
-            }
-            at += more + MATCH_MIN;
         }
+        many_literals(&self.text.0[FRONT + at..FRONT + PAGE_SIZE], 0, out, to)
     }
 }
 
@@ -284,7 +286,6 @@ pub(super) fn encode(page: &PageBytes, out: &mut [u8], tables: &mut Tables) -> u
     const { assert!(BLOCK_MAX >= super::decode::BLOCK_MAX + WIDE) };
     assert!(out.len() >= BLOCK_MAX);
     tables.text.0[FRONT..FRONT + PAGE_SIZE].copy_from_slice(page);
-    tables.chain();
     tables.search();
     let count = tables.stairs();
     tables.rest.choose(&tables.stairs[..count]);
@@ -298,74 +299,140 @@ fn hash(four: u32) -> usize {
     (four.wrapping_mul(2_654_435_761) >> (32 - HASH_BITS)) as usize
 }
 
-/// The page, with as many zeros before and some behind: what is read beyond its ends is cut off, or
-/// does no harm. Positions are the page's.
-struct Text([u8; FRONT + PAGE_SIZE + Text::BEHIND]);
+/// The positions that were looked at, linked by hash. All entries are less than [`PAGE_SIZE`], those
+/// of an earlier page and those never written too: `boxed` fills both with ones.
+struct Chains {
+    /// By hash, where it was seen last; 0 where it was not.
+    heads: [u16; 1 << HASH_BITS],
+    /// Where the hash of a position was seen before; 0 ends the chain.
+    before: [u16; PAGE_SIZE],
+}
 
-impl Text {
-    const BEHIND: usize = 16;
-
-    /// Bytes from a position on. The mask changes none, and tells the compiler that no check is
-    /// needed; so does the next one's.
+impl Chains {
+    /// Enters a position, and returns where its hash was seen last. That is less than [`PAGE_SIZE`].
+    ///
+    /// # Safety
+    /// - `at` is less than [`PAGE_SIZE`].
     #[inline(always)]
-    fn at<const N: usize>(&self, at: usize) -> [u8; N] {
-        let place = FRONT + (at & (PAGE_SIZE - 1));
-        *self.0[place..place + N].first_chunk().expect("N bytes")
+    unsafe fn enter(&mut self, at: usize, four: u32) -> usize {
+        debug_assert!(at < PAGE_SIZE);
+        let candidate = std::mem::replace(&mut self.heads[hash(four)], at as u16);
+        // SAFETY: as the caller promises.
+        unsafe { *self.before.get_unchecked_mut(at) = candidate };
+        usize::from(candidate)
     }
 
-    /// The eight bytes before the `length` bytes before a position.
+    /// Undoes it, right after it; `candidate` is what it returned.
     #[inline(always)]
-    fn before(&self, at: usize, length: usize) -> u64 {
-        let place = (FRONT + at - length - 8) & (2 * PAGE_SIZE - 1);
-        u64::from_le_bytes(*self.0[place..place + 8].first_chunk().expect("8 bytes"))
+    fn leave(&mut self, four: u32, candidate: usize) {
+        self.heads[hash(four)] = (candidate % PAGE_SIZE) as u16;
+    }
+
+    /// The next candidate of a chain, which is less than [`PAGE_SIZE`] too.
+    ///
+    /// # Safety
+    /// - `candidate` is less than [`PAGE_SIZE`].
+    #[inline(always)]
+    unsafe fn before(&self, candidate: usize) -> usize {
+        debug_assert!(candidate < PAGE_SIZE);
+        // SAFETY: as the caller promises.
+        usize::from(unsafe { *self.before.get_unchecked(candidate) })
+    }
+}
+
+/// The page, with as many zeros before it and more behind: what is read beyond its ends is cut off,
+/// or does no harm. So anything may be read up to a page's length from a position of the page.
+/// Positions are the page's.
+struct Text([u8; FRONT + 2 * PAGE_SIZE + Text::WIDEST]);
+
+impl Text {
+    /// What is read at once, at most.
+    const WIDEST: usize = 16;
+
+    /// `N` bytes from a place on, which is counted from the first zero.
+    ///
+    /// # Safety
+    /// - `place` is at most `FRONT + 2 * PAGE_SIZE`.
+    #[inline(always)]
+    unsafe fn bytes<const N: usize>(&self, place: usize) -> [u8; N] {
+        const { assert!(N <= Text::WIDEST) };
+        debug_assert!(place <= FRONT + 2 * PAGE_SIZE);
+        // SAFETY: the text has WIDEST bytes behind the last place, and an array of bytes has no
+        // alignment.
+        unsafe { self.0.as_ptr().add(place).cast::<[u8; N]>().read() }
+    }
+
+    /// Four bytes from a position on, or from less than a page's length behind one.
+    ///
+    /// # Safety
+    /// - `at` is less than `2 * PAGE_SIZE`.
+    #[inline(always)]
+    unsafe fn four(&self, at: usize) -> u32 {
+        // SAFETY: as the caller promises.
+        u32::from_le_bytes(unsafe { self.bytes(FRONT + at) })
     }
 
     /// The byte before the `length` bytes before a position, and three more from there.
+    ///
+    /// # Safety
+    /// - `at` and `length` are less than [`PAGE_SIZE`].
     #[inline(always)]
-    fn before_four(&self, at: usize, length: usize) -> u32 {
-        let place = (FRONT + at - length - 1) & (2 * PAGE_SIZE - 1);
-        u32::from_le_bytes(*self.0[place..place + 4].first_chunk().expect("4 bytes"))
-    }
-
-    #[inline(always)]
-    fn four(&self, at: usize) -> u32 {
-        u32::from_le_bytes(self.at(at))
+    unsafe fn before_four(&self, at: usize, length: usize) -> u32 {
+        // SAFETY: FRONT is PAGE_SIZE, so the place is not negative; and it is less than FRONT + at.
+        u32::from_le_bytes(unsafe { self.bytes(FRONT + at - length - 1) })
     }
 
     /// How many bytes from `at` on agree with those from `from` on. The first four do; and no match
     /// ends behind [`LAST_END`].
+    ///
+    /// # Safety
+    /// - `from` and `at` are less than [`PAGE_SIZE`].
     #[inline(always)]
-    fn agree(&self, from: usize, at: usize) -> usize {
+    unsafe fn agree(&self, from: usize, at: usize) -> usize {
+        const WIDE: usize = 16;
         let mut length = MATCH_MIN;
         while at + length < LAST_END {
-            let differ = u64::from_le_bytes(self.at(at + length))
-                ^ u64::from_le_bytes(self.at(from + length));
+            // SAFETY: `at + length` is less than PAGE_SIZE, so `from + length` is less than twice that.
+            let (a, b): ([u8; WIDE], [u8; WIDE]) = unsafe {
+                let (a, b) = (FRONT + at + length, FRONT + from + length);
+                (self.bytes(a), self.bytes(b))
+            };
+            let differ = u128::from_le_bytes(a) ^ u128::from_le_bytes(b);
             if differ != 0 {
                 length += differ.trailing_zeros() as usize / 8;
                 break;
             }
-            length += 8;
+            length += WIDE;
         }
         length.min(LAST_END - at)
     }
 
     /// How many bytes before `at` agree with those before `from`.
+    ///
+    /// # Safety
+    /// - `from` and `at` are less than [`PAGE_SIZE`].
     #[inline(always)]
-    fn agree_before(&self, from: usize, at: usize) -> usize {
+    unsafe fn agree_before(&self, from: usize, at: usize) -> usize {
+        const WIDE: usize = 8;
         let mut length = 0;
         while length < from {
-            let differ = self.before(at, length) ^ self.before(from, length);
+            // SAFETY: `length` is a multiple of WIDE below PAGE_SIZE, which is FRONT; so these places
+            // are not negative, and they lie before `FRONT + at` and `FRONT + from`.
+            let (a, b): ([u8; WIDE], [u8; WIDE]) = unsafe {
+                let (a, b) = (FRONT + at - length - WIDE, FRONT + from - length - WIDE);
+                (self.bytes(a), self.bytes(b))
+            };
+            let differ = u64::from_le_bytes(a) ^ u64::from_le_bytes(b);
             if differ != 0 {
                 // Baseline x86-64 has a fast instruction to count from this end only.
                 length += differ.swap_bytes().trailing_zeros() as usize / 8;
                 break;
             }
-            length += 8;
+            length += WIDE;
         }
         length.min(from)
     }
 }
-
 /// Matches, by where they begin.
 struct Found {
     /// A bit for each position, lowest first: whether there is one.
@@ -387,64 +454,133 @@ impl Found {
     }
 }
 
+/// Where it pays to begin with a match, on the way from the page's start: anywhere from `low` to
+/// before `high`. It goes to before `end`, or is cut to need no length bytes.
+#[derive(Clone, Copy)]
+struct Zone {
+    low: u16,
+    high: u16,
+    end: u16,
+    distance: u16,
+}
+
 /// What the rest of the page costs, from each position on, and how it begins.
 struct Rest {
-    /// Everything from here on is done, costs so much, and begins with so many literals.
-    top: usize,
-    cost: i16,
-    run: u16,
     /// By position, [`SHIFT`] entries further up.
     costs: [i16; NOTES],
-    literals: [u16; NOTES],
-    /// Where there are no literals: the match.
-    lengths: [u16; NOTES],
-    distances: [u16; NOTES],
+    /// They are disjoint, and the last one is the first in the page. Between them are literals.
+    zones: [Zone; PAGE_SIZE],
+    count: usize,
 }
 
 impl Rest {
     /// Does the whole page, from its end.
     fn choose(&mut self, stairs: &[Match]) {
         // The token of the last literals.
-        (self.top, self.cost, self.run) = (PAGE_SIZE, BYTE, 0);
+        let mut done = Done {
+            top: PAGE_SIZE,
+            cost: BYTE,
+            run: 0,
+        };
         self.costs[SHIFT + PAGE_SIZE] = BYTE;
-        self.literals[SHIFT + PAGE_SIZE] = 0;
+        self.count = 0;
         for step in stairs.iter().rev() {
             let (start, end) = (usize::from(step.start), usize::from(step.end));
             // No match begins in the last bytes of this one.
-            let high = self.top.min(end - 3).min(LAST_START + 1).max(start);
+            let high = done.top.min(end - 3).min(LAST_START + 1).max(start);
             // And from here on it needs no length bytes.
             let near = start.max(end.saturating_sub(SHORT_MAX)).min(high);
-            let behind = if end < self.top {
-                self.after(self.top - end)
+            let behind = if end < done.top {
+                done.after(done.top - end)
             } else {
                 self.costs[SHIFT + end]
             };
             let taken = behind + SEQUENCE;
             // Literals as long as they cost less; at most 3, since the match costs no more.
-            let more = (taken - self.after(self.top - high)).max(1);
+            let more = (taken - done.after(done.top - high)).max(1);
             let more = usize::from((more + BYTE - 1) as u16 / BYTE as u16 - 1);
-            self.put_literals(high - more.min(high - near));
+            done = done.literals(&mut self.costs, high - more.min(high - near));
 
             // Notes are made below `top`, WIDE of them: what is too low is written over.
-            let low = self.top;
-            *self.costs[low..].first_chunk_mut().expect("room") = [taken; WIDE];
-            let first = (end + SHIFT - low) as u16;
-            let lengths = std::array::from_fn(|i| first.wrapping_sub(i as u16));
-            self.put_match(low, lengths, step.distance);
-            if self.top > near {
-                (self.top, self.cost, self.run) = (near, taken, 0);
+            let top = done.top;
+            *self.costs[top..].first_chunk_mut().expect("room") = [taken; WIDE];
+            self.put_zone(near, top, step);
+            if top > near {
+                done = Done {
+                    top: near,
+                    cost: taken,
+                    run: 0,
+                };
             }
-            if self.top > start {
-                self.put_long(start, end, taken, step.distance);
+            if done.top > start {
+                done = self.put_long(done, step, taken);
             }
         }
-        self.put_literals(0);
+        done.literals(&mut self.costs, 0);
     }
 
+    /// Notes where to begin with a match, unless it is nowhere.
+    #[inline(always)]
+    fn put_zone(&mut self, low: usize, high: usize, step: &Match) {
+        self.zones[self.count] = Zone {
+            low: low as u16,
+            high: high as u16,
+            end: step.end,
+            distance: step.distance,
+        };
+        self.count += usize::from(high > low);
+    }
+
+    /// The positions down to where the match begins, from where it needs length bytes. Without them
+    /// it costs `taken`. It may be cut to end where none is needed.
+    #[inline(always)]
+    fn put_long(&mut self, mut done: Done, step: &Match, taken: i16) -> Done {
+        let (start, end) = (usize::from(step.start), usize::from(step.end));
+        while done.top > start {
+            let whole = taken + length_bytes(end - done.top + 1);
+            let cut = self.costs[SHIFT + done.top - 1 + SHORT_MAX] + SEQUENCE;
+            if done.cost + BYTE >= whole.min(cut) {
+                break;
+            }
+            done = done.literals(&mut self.costs, done.top - 1);
+        }
+        if done.top == start {
+            return done;
+        }
+        self.put_zone(start, done.top, step);
+        // From the first position where the match is the better choice it remains that.
+        let mut top = done.top;
+        while top > start {
+            let whole = taken + length_bytes(end - top + 1);
+            let mut costs: [i16; WIDE] =
+                *self.costs[top + SHORT_MAX..].first_chunk().expect("room");
+            for cost in &mut costs {
+                *cost = (*cost + SEQUENCE).min(whole);
+            }
+            *self.costs[top..].first_chunk_mut().expect("room") = costs;
+            top = top.max(start + WIDE) - WIDE;
+        }
+        Done {
+            top,
+            cost: self.costs[SHIFT + start],
+            run: 0,
+        }
+    }
+}
+
+/// Everything from `top` on is done, costs so much, and begins with so many literals.
+#[derive(Clone, Copy)]
+struct Done {
+    top: usize,
+    cost: i16,
+    run: u16,
+}
+
+impl Done {
     /// What the page costs from so many literals before `top` on. Most runs of literals are short:
     /// only their first length byte is seen.
     #[inline(always)]
-    fn after(&self, literals: usize) -> i16 {
+    fn after(self, literals: usize) -> i16 {
         let run = usize::from(self.run);
         let longer = run < HALF && run + literals >= HALF;
         self.cost + BYTE * (literals as i16 + i16::from(longer))
@@ -452,79 +588,45 @@ impl Rest {
 
     /// Notes literals down to `low`.
     #[inline(always)]
-    fn put_literals(&mut self, low: usize) {
+    fn literals(self, costs: &mut [i16; NOTES], low: usize) -> Done {
         const WIDE: usize = 8;
+        let Done {
+            mut top,
+            mut cost,
+            mut run,
+        } = self;
+        let count = top - low;
+        if count <= WIDE && usize::from(run) + count < HALF {
+            // They are few, as most are, and need no length byte.
+            let all = |i: usize| cost + BYTE * (WIDE - i) as i16;
+            *costs[top + SHIFT - WIDE..].first_chunk_mut().expect("room") =
+                std::array::from_fn::<i16, WIDE, _>(all);
+            return Done {
+                top: low,
+                cost: cost + BYTE * count as i16,
+                run: run + count as u16,
+            };
+        }
         loop {
             // With so many, the run needs a length byte more.
-            let limit = match self.run.checked_sub(HALF as u16) {
+            let limit = match run.checked_sub(HALF as u16) {
                 Some(more) => more / 255 * 255 + HALF as u16 + 255,
                 None => HALF as u16,
             };
-            let (cost, run) = (self.cost, self.run);
-            let at = self.top + SHIFT - WIDE;
             let all = |i: usize| {
                 let run = run + (WIDE - i) as u16;
                 cost + BYTE * ((WIDE - i) as i16 + i16::from(run >= limit))
             };
-            *self.costs[at..].first_chunk_mut::<WIDE>().expect("room") = std::array::from_fn(all);
-            let all = |i: usize| run + (WIDE - i) as u16;
-            *self.literals[at..].first_chunk_mut::<WIDE>().expect("room") =
-                std::array::from_fn(all);
-            let count = (self.top - low).min(WIDE);
-            self.run += count as u16;
-            self.cost += BYTE * (count as i16 + i16::from(self.run >= limit));
-            self.top -= count;
-            if self.top <= low {
-                return;
+            *costs[top + SHIFT - WIDE..].first_chunk_mut().expect("room") =
+                std::array::from_fn::<i16, WIDE, _>(all);
+            let count = (top - low).min(WIDE);
+            run += count as u16;
+            cost += BYTE * (count as i16 + i16::from(run >= limit));
+            top -= count;
+            if top <= low {
+                return Done { top, cost, run };
             }
         }
-    }
-
-    /// Notes a match at WIDE positions.
-    #[inline(always)]
-    fn put_match(&mut self, low: usize, lengths: [u16; WIDE], distance: u16) {
-        *self.lengths[low..].first_chunk_mut().expect("room") = lengths;
-        *self.literals[low..].first_chunk_mut().expect("room") = [0; WIDE];
-        *self.distances[low..].first_chunk_mut().expect("room") = [distance; WIDE];
-    }
-
-    /// The positions down to `start`, from where a match to `end` needs length bytes. Without them
-    /// it costs `taken`. It may be cut to end where none is needed.
-    #[inline(always)]
-    fn put_long(&mut self, start: usize, end: usize, taken: i16, distance: u16) {
-        while self.top > start {
-            let whole = taken + length_bytes(end - self.top + 1);
-            let cut = self.costs[SHIFT + self.top - 1 + SHORT_MAX] + SEQUENCE;
-            if self.cost + BYTE >= whole.min(cut) {
-                break;
-            }
-            self.put_literals(self.top - 1);
-        }
-        if self.top == start {
-            return;
-        }
-        // From the first position where the match is the better choice it remains that.
-        while self.top > start {
-            let low = self.top;
-            let whole = taken + length_bytes(end - self.top + 1);
-            let cut: [i16; WIDE] = *self.costs[low + SHORT_MAX..].first_chunk().expect("room");
-            let first = (end + SHIFT - low) as u16;
-            let mut costs = [0; WIDE];
-            let mut lengths = [0; WIDE];
-            for i in 0..WIDE {
-                let cut = cut[i] + SEQUENCE;
-                costs[i] = cut.min(whole);
-                lengths[i] = if cut <= whole {
-                    SHORT_MAX as u16
-                } else {
-                    first - i as u16
-                };
-            }
-            *self.costs[low..].first_chunk_mut().expect("room") = costs;
-            self.put_match(low, lengths, distance);
-            self.top = low.max(start + WIDE) - WIDE;
-        }
-        (self.cost, self.run) = (self.costs[SHIFT + start], 0);
     }
 }
 

@@ -11,7 +11,7 @@
 //! The decoder reads bytes that may have been damaged or forged: only the copies of its common case
 //! are unsafe, below bounds that are checked where they stand.
 
-#![deny(unsafe_code)] // `encode.rs` and `decode.rs` are allowed it, for what is said there.
+#![deny(unsafe_code)] // Its files are allowed it, for what is said there.
 
 mod decode;
 pub(crate) mod encode;
