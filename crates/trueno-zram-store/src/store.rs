@@ -173,7 +173,6 @@ impl Store {
             }
         })?;
         let c = Counters::default();
-        let mut huge = Vec::new();
         for page in self.written_pages() {
             let word = self.word(page);
             table::unlock_abandoned(word);
@@ -182,24 +181,25 @@ impl Store {
                 continue;
             };
             c.hold(entry);
-            let possible = match entry {
-                Entry::Empty | Entry::Same(_) => true,
-                Entry::Stored { length, place, .. } => {
-                    let bytes = HEADER_BYTES + usize::from(length);
-                    self.pool.adopt_slot(place, bytes)
-                }
-                Entry::Huge { frame, .. } => {
-                    let possible = self.pool.is_frame(Frame(frame));
-                    huge.extend(possible.then_some(Frame(frame)));
-                    possible
-                }
-            };
-            if !possible {
+            if let Entry::Stored { length, place, .. } = entry
+                && !self
+                    .pool
+                    .adopt_slot(place, HEADER_BYTES + usize::from(length))
+            {
                 c.damaged_objects.add(1);
             }
         }
+        // Only now, so that a damaged entry cannot claim a slab's frame for a huge page.
+        let mut used = self.pool.adopt_slabs()?;
+        for page in self.written_pages() {
+            if let Ok(Entry::Huge { frame, .. }) = table::peek(self.word(page))
+                && !used.take(Frame(frame))
+            {
+                c.damaged_objects.add(1);
+            }
+        }
+        self.pool.adopt(&used)?;
         lock(&self.workers).ended.absorb(&c);
-        self.pool.adopt(&huge)?;
         if self.growth == Growth::OnDemand {
             return Ok(());
         }

@@ -563,3 +563,63 @@ fn what_is_no_store_or_another_one_is_not_attached() {
     store.worker().read(3, &mut back).unwrap();
     assert!(back == page_with_noise(3, 1300), "nothing was changed");
 }
+
+/// One bit is flipped in the table or in the map of a slab between two processes. The next one is
+/// refused, or reads every page right but those that the bit belongs to, and harms none.
+#[test]
+fn a_bit_that_was_flipped_between_two_processes_costs_only_its_pages() {
+    use std::os::unix::fs::FileExt;
+    let config = || Config::new(1 << 20, Arc::new(Lz4::new()));
+    let start = config().arena_offset().unwrap() as usize;
+    let page = |index: u64| match index % 3 {
+        0 => noise(index),
+        1 => page_with_noise(index, 1300),
+        _ => page_with_noise(index, 500 + index as usize * 30),
+    };
+    let (mut attached, mut lost) = (0, 0);
+    let mut random = Random::new(31);
+    for _ in 0..400 {
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        let memory =
+            Memory::from_file(file.try_clone().unwrap(), config().memory_bytes().unwrap()).unwrap();
+        let store = Arc::new(Store::create(config(), memory).unwrap());
+        let mut worker = store.worker();
+        for index in 0..60 {
+            worker.write(index, &page(index)).unwrap();
+        }
+        drop((worker, store));
+        let mut bytes = vec![0; start];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        let used: Vec<usize> = (40..start).filter(|at| bytes[*at] != 0).collect();
+        let at = used[random.below(used.len() as u64) as usize];
+        file.write_all_at(&[bytes[at] ^ 1 << random.below(8)], at as u64)
+            .unwrap();
+        let memory = Memory::attach(file.try_clone().unwrap()).unwrap();
+        let Ok(store) = Store::attach(config(), memory).map(Arc::new) else {
+            continue;
+        };
+        attached += 1;
+        let mut worker = store.worker();
+        let mut back = Page::ZERO;
+        for index in 60..100 {
+            worker.write(index, &page(index)).unwrap();
+        }
+        store.compact();
+        for index in 0..100 {
+            // The entry of this very page may say anything about it: that it is empty, too.
+            let own = at >= 4096 && (at - 4096) / 8 == index as usize;
+            match worker.read(index, &mut back) {
+                Ok(()) => assert!(back == page(index) || own, "byte {at}, page {index}"),
+                Err(error) => {
+                    assert_eq!(error, ReadError::Corrupt, "byte {at}, page {index}");
+                    assert!(index < 60, "byte {at}, page {index}");
+                    lost += 1;
+                }
+            }
+        }
+    }
+    assert!(
+        attached > 200 && lost > 100,
+        "{attached} attached, {lost} lost"
+    );
+}

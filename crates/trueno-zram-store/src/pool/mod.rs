@@ -102,6 +102,39 @@ impl From<io::Error> for AdoptError {
     }
 }
 
+/// Frames that somebody has.
+#[derive(Debug)]
+pub(crate) struct FrameSet {
+    bits: Vec<u64>,
+    frames: u32,
+    len: u64,
+}
+
+impl FrameSet {
+    /// None of `frames` frames.
+    fn new(frames: u32) -> FrameSet {
+        FrameSet {
+            bits: vec![0; (frames as usize).div_ceil(64)],
+            frames,
+            len: 0,
+        }
+    }
+
+    fn has(&self, frame: Frame) -> bool {
+        self.bits[frame.0 as usize / 64] >> (frame.0 % 64) & 1 == 1
+    }
+
+    /// Adds a frame; whether it is one, and nobody had it.
+    pub fn take(&mut self, frame: Frame) -> bool {
+        let free = frame.0 < self.frames && !self.has(frame);
+        if free {
+            self.bits[frame.0 as usize / 64] |= 1 << (frame.0 % 64);
+            self.len += 1;
+        }
+        free
+    }
+}
+
 /// The slabs in which one worker takes slots, by class.
 #[derive(Debug)]
 pub(crate) struct Current([u32; CLASS_COUNT]);
@@ -655,7 +688,7 @@ impl Pool {
 
     /// Takes up the object of `bytes` that an entry of the page table names, in a pool that another
     /// process left; whether there can be such an object, and no other entry named it. To be called
-    /// for all entries, and then [`adopt`](Pool::adopt).
+    /// for all entries, before [`adopt_slabs`](Pool::adopt_slabs).
     pub fn adopt_slot(&self, place: u64, bytes: usize) -> bool {
         let (index, slot) = parts(place);
         if index >= u64::from(self.slab_count()) || self.pieces(place, bytes).is_none() {
@@ -670,23 +703,11 @@ impl Pool {
         slab.take_found(slot)
     }
 
-    /// Makes what the entries named, and `huge`, a frame for each huge page in ascending order, the
-    /// pool's own, and all the rest free. An error in words if they contradict each other.
-    pub fn adopt(&self, huge: &[Frame]) -> Result<(), AdoptError> {
+    /// Makes the slabs with the slots that entries named the pool's own, and gives the frames that
+    /// they have. An error in words if they contradict each other.
+    pub fn adopt_slabs(&self) -> Result<FrameSet, AdoptError> {
         let fresh = self.superblock.frames_used().load(Relaxed);
-        self.frames.grow_stack(&self.memory, fresh)?;
-        let mut used = vec![false; fresh as usize];
-        let mut take = |frame: Frame| match used.get_mut(frame.0 as usize) {
-            Some(used) if !*used => {
-                *used = true;
-                Ok(())
-            }
-            _ => Err(AdoptError::Damaged("two objects lie in one page of memory")),
-        };
-        for frame in huge {
-            take(*frame)?;
-        }
-        let mut pages = huge.len() as u64;
+        let mut used = FrameSet::new(fresh);
         for index in (0..self.slab_count()).rev() {
             let (slab, map) = (self.slab(index), self.map(index));
             let needed = slab
@@ -698,23 +719,33 @@ impl Pool {
                     map.take_frame(page as usize);
                 } else {
                     let frame = map.frame(page as usize);
-                    take(frame.ok_or(AdoptError::Damaged("an object has no memory"))?)?;
+                    let frame = frame.ok_or(AdoptError::Damaged("an object has no memory"))?;
+                    if !used.take(frame) {
+                        return Err(AdoptError::Damaged("two slabs have one page of memory"));
+                    }
                 }
             }
             slab.set_pages(needed);
-            pages += u64::from(needed);
             if needed == 0 {
                 self.push_slab(index);
             } else {
                 self.give_up(index, slab.class(), true);
             }
         }
-        self.used_pages.store(pages, Relaxed);
-        self.used_pages_max.store(pages, Relaxed);
-        let present = self.frames.range(0, fresh);
-        self.memory.resident(present, |page, present| {
-            if !used[page] {
-                self.frames.found(&self.memory, Frame(page as u32), present);
+        Ok(used)
+    }
+
+    /// Makes all frames but `used`, which slabs and huge pages have, free ones.
+    pub fn adopt(&self, used: &FrameSet) -> io::Result<()> {
+        let fresh = self.superblock.frames_used().load(Relaxed);
+        self.frames.grow_stack(&self.memory, fresh)?;
+        self.used_pages.store(used.len, Relaxed);
+        self.used_pages_max.store(used.len, Relaxed);
+        let all = self.frames.range(0, fresh);
+        self.memory.resident(all, |page, present| {
+            let frame = Frame(page as u32);
+            if !used.has(frame) {
+                self.frames.found(&self.memory, frame, present);
             }
         })?;
         if self.growth == Growth::OnDemand {
