@@ -94,6 +94,20 @@ impl StoreMemory {
         self.kept = false;
     }
 
+    /// A file beside the store's, for the transport's buffers: a worker and its standby use the
+    /// same ones. `None`: the memory is this process's alone.
+    pub fn buffers(&self) -> anyhow::Result<Option<File>> {
+        let Some(mount) = &self.mount else {
+            return Ok(None);
+        };
+        let path = mount.join("buffers");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.mode(0o600).open(&path);
+        let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(Some(file))
+    }
+
     /// Whether the memory is there when this process is not.
     pub fn outlives_process(&self) -> bool {
         self.mount.is_some()

@@ -241,7 +241,8 @@ fn stand_by(
     });
     let target = Arc::new(Awaited::new(plan.size, plan.block_size));
     let hooks = hooks(&guard, &notes);
-    let mut device = take_over(&plan, id, left.maker, target.clone(), hooks)?;
+    let spec = ublk_spec(&plan, &memory)?;
+    let mut device = take_over(&spec, id, left.maker, target.clone(), hooks)?;
     let maintenance =
         Maintenance::spawn(guard.clone()).context("cannot start the maintenance thread")?;
     guard.keep_heap(STANDBY_HEAP);
@@ -637,12 +638,9 @@ impl Life {
         let hooks = hooks(&guard, &notes);
         let mut device = match left {
             Some(left) if chosen.kind == Kind::Ublk => {
-                take_over(plan, id, left.maker, target, hooks)?
+                take_over(&ublk_spec(plan, &memory)?, id, left.maker, target, hooks)?
             }
-            _ => {
-                let lasting = memory.outlives_process();
-                prepare(plan, chosen.kind, id, run_dir, target, hooks, lasting)?
-            }
+            _ => prepare(plan, chosen.kind, id, run_dir, target, hooks, &memory)?,
         };
         let maintenance =
             Maintenance::spawn(guard.clone()).context("cannot start the maintenance thread")?;
@@ -783,8 +781,7 @@ fn fail(notes: &Notes, cause: &str) {
     sys::exit_now(1)
 }
 
-/// The transport's first half: everything that needs memory. `lasting`: the store's memory is there
-/// when this process is not.
+/// The transport's first half: everything that needs memory.
 fn prepare(
     plan: &Plan,
     kind: Kind,
@@ -792,14 +789,14 @@ fn prepare(
     run_dir: &RunDir,
     target: Arc<Target>,
     hooks: ThreadHooks,
-    lasting: bool,
+    memory: &StoreMemory,
 ) -> anyhow::Result<Box<dyn Device>> {
     match kind {
         Kind::Ublk => {
             let spec = ublk::Spec {
                 id: Some(id),
-                recovery: lasting,
-                ..ublk_spec(plan)
+                recovery: memory.outlives_process(),
+                ..ublk_spec(plan, memory)?
             };
             Ok(Box::new(ublk::UblkDevice::prepare(&spec, target, hooks)?))
         }
@@ -815,22 +812,21 @@ fn prepare(
 
 /// [`prepare`] for a ublk device that is there, made by the process `maker`.
 fn take_over(
-    plan: &Plan,
+    spec: &ublk::Spec,
     id: u32,
     maker: u32,
     target: Arc<dyn Serve>,
     hooks: ThreadHooks,
 ) -> anyhow::Result<Box<dyn Device>> {
-    let spec = ublk_spec(plan);
-    let device = ublk::UblkDevice::take_over(id, maker, &spec, target, hooks)?;
+    let device = ublk::UblkDevice::take_over(id, maker, spec, target, hooks)?;
     Ok(Box::new(device))
 }
 
 /// What a plan says of a ublk device.
-fn ublk_spec(plan: &Plan) -> ublk::Spec {
+fn ublk_spec(plan: &Plan, memory: &StoreMemory) -> anyhow::Result<ublk::Spec> {
     let usual = ublk::Spec::default();
     let swap = plan.swap.is_some();
-    ublk::Spec {
+    Ok(ublk::Spec {
         queues: plan.ublk_queues(),
         depth: plan.ublk_depth(),
         max_io_bytes: if swap {
@@ -839,6 +835,12 @@ fn ublk_spec(plan: &Plan) -> ublk::Spec {
             usual.max_io_bytes
         },
         populate_buffers: swap,
+        // Where they take memory from the start, a standby shall not take it again.
+        buffers: if swap {
+            memory.buffers()?.map(Arc::new)
+        } else {
+            None
+        },
         ..usual
-    }
+    })
 }

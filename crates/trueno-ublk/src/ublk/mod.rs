@@ -76,6 +76,9 @@ pub struct Spec {
     pub user_copy: bool,
     /// Buffers have all their pages from the start; otherwise they get them with use.
     pub populate_buffers: bool,
+    /// A file for the buffers, which a process that is ready to succeed this one maps too; without
+    /// it they are this process's alone. It must keep its pages, as a file on a tmpfs does.
+    pub buffers: Option<Arc<File>>,
     /// The device survives its server: requests wait, and are issued again, for a successor. Where
     /// the kernel can do that (Linux 6.1).
     pub recovery: bool,
@@ -94,6 +97,7 @@ impl Default for Spec {
             max_io_bytes: 256 << 10,
             user_copy: false,
             populate_buffers: false,
+            buffers: None,
             recovery: false,
         }
     }
@@ -279,6 +283,12 @@ impl UblkDevice {
             queue_depth: depth,
             ..
         } = self.info;
+        let slots = if spec.user_copy { 1 } else { u64::from(depth) };
+        if let Some(file) = &spec.buffers {
+            let bytes = u64::from(queues) * slots * u64::from(spec.max_io_bytes);
+            file.set_len(bytes)
+                .with_context(|| format!("cannot make a file of {bytes} bytes for buffers"))?;
+        }
         for queue in 0..queues {
             let mut name = format!("ublk{id}-q{queue}");
             name.truncate(15);
@@ -288,11 +298,11 @@ impl UblkDevice {
                 max_io: spec.max_io_bytes as usize,
                 user_copy: spec.user_copy,
                 populate: spec.populate_buffers,
+                buffers: spec.buffers.clone(),
                 encoding: self.control.encoding(),
                 cpus: self.cpus_for(queue)?,
                 name: name.clone(),
             };
-            let slots = if spec.user_copy { 1 } else { u64::from(depth) };
             self.buffer_bytes += slots * u64::from(spec.max_io_bytes);
             let join = queue::spawn(plan, target.clone(), hooks.clone(), self.crew.clone())
                 .with_context(|| format!("cannot start thread {name}"))?;

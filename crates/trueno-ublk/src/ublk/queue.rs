@@ -52,6 +52,8 @@ pub(super) struct Plan {
     pub max_io: usize,
     pub user_copy: bool,
     pub populate: bool,
+    /// Where the buffers of all queues lie, if not in memory of this process alone.
+    pub buffers: Option<Arc<File>>,
     pub encoding: Encoding,
     /// The CPUs to stay on; `None` leaves it to the scheduler.
     pub cpus: Option<libc::cpu_set_t>,
@@ -263,7 +265,9 @@ fn work(
     } else {
         usize::from(plan.depth)
     };
-    let buffers = Buffers::map(slots, plan.max_io, plan.populate)
+    let file = plan.buffers.as_deref();
+    let shared = file.map(|file| (file, usize::from(plan.queue) * slots * plan.max_io));
+    let buffers = Buffers::map(slots, plan.max_io, plan.populate, shared)
         .with_context(|| format!("cannot map {slots} buffers of {} bytes", plan.max_io))?;
     let mut handler = target.serve();
     // SAFETY: gettid takes nothing and cannot fail.
@@ -564,11 +568,20 @@ struct Buffers {
 
 impl Buffers {
     /// `populate` has every page there on return; otherwise a page costs nothing until a request
-    /// uses it.
-    fn map(slots: usize, slot_bytes: usize, populate: bool) -> io::Result<Buffers> {
+    /// uses it. They lie in memory of their own, or in a `shared` file from an offset on.
+    fn map(
+        slots: usize,
+        slot_bytes: usize,
+        populate: bool,
+        shared: Option<(&File, usize)>,
+    ) -> io::Result<Buffers> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let memory = Mapping::new(slots * slot_bytes, protection, flags, -1, 0)?;
+        let (flags, fd, at) = match shared {
+            Some((file, at)) => (libc::MAP_SHARED, file.as_raw_fd(), at as i64),
+            None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0),
+        };
+        let flags = flags | libc::MAP_NORESERVE;
+        let memory = Mapping::new(slots * slot_bytes, protection, flags, fd, at)?;
         if populate {
             // SAFETY: the range is the mapping just made.
             let rc = unsafe {
@@ -600,7 +613,8 @@ impl Buffers {
         }
         // SAFETY: `len` bytes from a slot's start lie inside the mapping, which is writable and
         // starts out as zeros. The kernel copies to or from a slot in a system call of this
-        // thread, so not while this borrow lives.
+        // thread, so not while this borrow lives; another process that maps the same file uses it
+        // only when this one is dead.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.slot(slot), len) })
     }
 }
@@ -644,8 +658,11 @@ mod tests {
 
     #[test]
     fn buffers_do_not_overlap_and_refuse_more_than_they_hold() {
-        for populate in [false, true] {
-            let mut buffers = Buffers::map(3, 8192, populate).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        let shared = Some((&file, 8192));
+        for (populate, shared) in [(false, None), (true, None), (true, shared)] {
+            let mut buffers = Buffers::map(3, 8192, populate, shared).unwrap();
             for slot in 0..3 {
                 let data = buffers.data(slot, 8192).unwrap();
                 assert!(
@@ -657,6 +674,12 @@ mod tests {
             assert!(buffers.data(0, 8192).unwrap().iter().all(|&b| b == 1));
             assert_eq!(buffers.data(0, 8193), Err(Errno(libc::EINVAL)));
         }
+        let mut ends = [0; 4];
+        for (end, at) in ends.iter_mut().zip([8191, 8192, 4 * 8192 - 1, 4 * 8192]) {
+            std::os::unix::fs::FileExt::read_exact_at(&file, std::slice::from_mut(end), at)
+                .unwrap();
+        }
+        assert_eq!(ends, [0, 1, 3, 0], "a queue's part of the file");
     }
 
     #[test]
