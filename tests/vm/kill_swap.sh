@@ -8,6 +8,8 @@ watch_for_hangs
 make_swap 640M --reserve 16M
 [ -n "$(standby)" ] || fail "nobody stands by: $(trueno-ublk stat 0 --json)"
 
+report "kill_swap: standby_private_kb=$(awk '/^Private_/ { kb += $2 } END { print kb }' "/proc/$(standby)/smaps_rollup")"
+
 # Kills $KILLS workers, each some seconds after its standby was ready.
 kill_workers() {
     kills=0

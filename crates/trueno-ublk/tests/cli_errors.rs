@@ -54,7 +54,7 @@ fn arguments_that_make_no_sense() {
         "",
         &[
             "no command",
-            "create, remove, recover, reset, list, stat, find",
+            "create, remove, recover, upgrade, reset, list, stat, find",
         ],
     );
     misused("frobnicate", &["\"frobnicate\"", "create, remove"]);

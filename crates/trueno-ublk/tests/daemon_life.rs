@@ -232,6 +232,8 @@ fn the_data_of_a_killed_daemon_is_recovered_under_another_loop_device() {
     }
     let sentence = bench.refused("recover 0", 1);
     assert!(sentence.contains("needs no recovery"), "{sentence}");
+    let sentence = bench.refused("upgrade 0", 1);
+    assert!(sentence.contains("that takes ublk"), "{sentence}");
     let text = b"what was written is there after the writer's end, ".repeat(50_000);
     let write = |name: &str, at: u64| {
         let file = OpenOptions::new().write(true).open(name).unwrap();

@@ -12,7 +12,11 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts a daemon and waits until its device is there.
 pub fn start(errand: &Errand) -> anyhow::Result<Info> {
-    let (mut child, report) = launch::launch(errand, &RunDir::from_environment())?;
+    let (mut child, report) = launch::launch(
+        Path::new(launch::OURSELVES),
+        errand,
+        &RunDir::from_environment(),
+    )?;
     match report {
         Report::Ready(info) => Ok(*info),
         Report::Failed(sentence) => {

@@ -13,6 +13,7 @@ mod recover;
 mod remove;
 mod reset;
 mod stat;
+mod upgrade;
 
 use clap::{Parser, Subcommand};
 use std::fmt;
@@ -36,6 +37,8 @@ enum Command {
     Remove(remove::Args),
     /// Go on with a device whose daemon died
     Recover(recover::Args),
+    /// Have this version of the program go on with a device that another one serves
+    Upgrade(upgrade::Args),
     /// Wipe all data of a device
     Reset(reset::Args),
     /// List the devices
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Ok(Command::Create(args)) => create::run(args),
         Ok(Command::Remove(args)) => remove::run(&args),
         Ok(Command::Recover(args)) => recover::run(&args),
+        Ok(Command::Upgrade(args)) => upgrade::run(&args),
         Ok(Command::Reset(args)) => reset::run(&args),
         Ok(Command::List(args)) => list::run(&args),
         Ok(Command::Stat(args)) => stat::run(&args),

@@ -12,6 +12,7 @@
 //! | `stat` | | [`Stat`] |
 //! | `reset` | | `null`; all data is gone |
 //! | `remove` | `force` (false) | [`Removed`]; the daemon ends |
+//! | `hand_over` | `program` | the process that goes on; the daemon ends |
 //! | `mem_limit` | `bytes` (absent: none) | `null` |
 //!
 //! A connection may carry any number of requests, one after the other. Fields may be added within
@@ -47,6 +48,11 @@ pub enum Op {
         /// Also while it is mounted.
         #[serde(default)]
         force: bool,
+    },
+    /// Let another process go on with the device, and end.
+    HandOver {
+        /// The program to start for that: another version of this one.
+        program: PathBuf,
     },
     /// Change the memory limit.
     MemLimit {

@@ -280,6 +280,9 @@ impl Guard {
     /// The process that was stood by for is dead: takes the measures that were left out, and makes
     /// the calling thread as urgent as those that serve, since they wait for it.
     pub fn enter_succession(&self) -> anyhow::Result<()> {
+        if !self.is_standing() {
+            return Ok(());
+        }
         self.standing.store(false, Relaxed);
         set_io_flusher()?;
         sys::set_fifo(Duty::Io.priority())
@@ -290,6 +293,9 @@ impl Guard {
 
     /// The calling thread is on nobody's way any more.
     pub fn leave_succession(&self) {
+        if !self.swap {
+            return;
+        }
         if let Err(error) = sys::set_ordinary() {
             tracing::warn!("the main thread stays a real-time thread: {error}");
         }

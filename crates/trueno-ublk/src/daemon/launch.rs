@@ -1,15 +1,24 @@
-//! Starts this program again, with an errand: as a daemon, or as the standby of one.
+//! Starts this program again, or another version of it, with an errand: as a daemon, or as the
+//! standby of one.
 #![forbid(unsafe_code)]
 
 use super::{Errand, Report, RunDir, rundir};
 use anyhow::{Context as _, bail};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// Starts a process for `errand` and waits for the one line that it has to say.
-pub fn launch(errand: &Errand, run_dir: &RunDir) -> anyhow::Result<(Child, Report)> {
-    let mut child = Command::new("/proc/self/exe")
+/// The program that this process runs, be it replaced since.
+pub const OURSELVES: &str = "/proc/self/exe";
+
+/// Starts `program` for `errand` and waits for the one line that it has to say.
+pub fn launch(
+    program: &Path,
+    errand: &Errand,
+    run_dir: &RunDir,
+) -> anyhow::Result<(Child, Report)> {
+    let mut child = Command::new(program)
         .arg0("trueno-ublk")
         .arg("daemon")
         // As we understand it here: the daemon works elsewhere.
@@ -17,7 +26,7 @@ pub fn launch(errand: &Errand, run_dir: &RunDir) -> anyhow::Result<(Child, Repor
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .context("cannot start the daemon")?;
+        .with_context(|| format!("cannot start {}", program.display()))?;
     let errand = serde_json::to_string(errand).context("cannot write JSON")?;
     if let Some(mut stdin) = child.stdin.take() {
         // A daemon that does not listen says why below.

@@ -52,6 +52,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::iter::once;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use trueno_zram_cli::usage::Usage;
@@ -224,9 +225,15 @@ fn stand_by(
     let waiting = run_dir.wait(id)?;
     let left = waiting.left().clone();
     let mut plan = run_dir.read_plan(id)?;
-    sys::keep_heap();
-    let guard = Guard::standing(left.transport == Kind::Ublk)?;
-    let compaction = forbid_compaction(&run_dir);
+    let (guard, compaction) = if plan.swap.is_some() {
+        sys::keep_heap();
+        (
+            Guard::standing(left.transport == Kind::Ublk)?,
+            forbid_compaction(&run_dir),
+        )
+    } else {
+        measures(&plan, left.transport, &run_dir)?
+    };
     let mut memory = StoreMemory::open(&run_dir.memory(id))?;
     let file = memory.take_file().context("the store's file is taken")?;
     let mapping = StoreMapping::of(&file).context("cannot look at the store's file")?;
@@ -245,7 +252,9 @@ fn stand_by(
     let mut device = take_over(&spec, id, left.maker, target.clone(), hooks)?;
     let maintenance =
         Maintenance::spawn(guard.clone()).context("cannot start the maintenance thread")?;
-    guard.keep_heap(STANDBY_HEAP);
+    if plan.swap.is_some() {
+        guard.keep_heap(STANDBY_HEAP);
+    }
     guard.lock_memory(&mapping)?;
     sys::set_name(STANDBY_NAME).context("cannot set the name")?;
     surroundings.standing()?;
@@ -543,13 +552,18 @@ impl Parts<'_> {
         };
         let standby = Standby::default();
         let mut keeper = None;
-        if plan.swap.is_some() && device.can_be_succeeded() && chosen.kind == Kind::Ublk {
-            keeper = if new {
-                Some(Keeper::with_standby(id, run_dir, &standby)?)
-            } else {
-                Keeper::without_standby(id, run_dir, &standby)
-                    .inspect_err(|error| tracing::error!("{error:#}"))
-                    .ok()
+        if device.can_be_succeeded() && chosen.kind == Kind::Ublk {
+            let kept = match (plan.swap, new) {
+                (Some(_), true) => Keeper::with_standby(id, run_dir, &standby),
+                (Some(_), false) => Keeper::without_standby(id, run_dir, &standby),
+                (None, _) => Keeper::idle(id, run_dir, &standby),
+            };
+            keeper = match kept {
+                Err(error) if !new => {
+                    tracing::error!("{error:#}");
+                    None
+                }
+                other => Some(other?),
             };
         }
         if let (true, Some(priority)) = (new, plan.swap) {
@@ -560,6 +574,7 @@ impl Parts<'_> {
             tracing::warn!("cannot read the threads' page faults: {error}");
         }
         let inbox = Arc::new(Mailbox::default());
+        let leaving = Arc::new(AtomicBool::new(false));
         let serving: Arc<dyn Handler> = Arc::new(Serving {
             info: info.clone(),
             store: Arc::downgrade(&store),
@@ -570,6 +585,8 @@ impl Parts<'_> {
             buffer_bytes: device.buffer_bytes(),
             inbox: inbox.clone(),
             standby,
+            keeper: keeper.as_ref().map(Keeper::requests),
+            leaving: leaving.clone(),
         });
         if let Some(server) = server {
             server.open(&serving);
@@ -582,6 +599,7 @@ impl Parts<'_> {
             info,
             notes,
             inbox,
+            leaving,
             keeper,
             device,
             maintenance: Some(maintenance),
@@ -598,6 +616,8 @@ struct Life {
     info: Info,
     notes: Arc<Notes>,
     inbox: Arc<Mailbox<Removal>>,
+    /// Whether the device is being removed, or handed over to another process.
+    leaving: Arc<AtomicBool>,
     keeper: Option<Keeper>,
     device: Box<dyn Device>,
     maintenance: Option<Maintenance>,
@@ -702,6 +722,17 @@ impl Life {
 
     /// Lets nobody use the device any more: it is unused, or is to go all the same, with a warning.
     fn withdraw(&mut self, force: bool) -> anyhow::Result<Option<String>> {
+        ensure!(
+            !self.leaving.swap(true, Relaxed),
+            "device {} is just being handed over to another process: try again in a moment",
+            self.info.id
+        );
+        let withdrawn = self.withdraw_device(force);
+        self.leaving.store(withdrawn.is_ok(), Relaxed);
+        withdrawn
+    }
+
+    fn withdraw_device(&mut self, force: bool) -> anyhow::Result<Option<String>> {
         let name = &self.info.name;
         if !self.info.is_still_ours() {
             // Whatever it serves now, our end does not touch it.

@@ -3,14 +3,15 @@
 
 use super::harden::{self, Guard};
 use super::in_use::{Claim, claim, explain};
-use super::standby::Standby;
+use super::standby::{self, Standby};
 use super::{MAIL_SIGNAL, Plan, RunDir, sys};
 use crate::control::protocol::{Info, Op, Removed, Stat, StoreStat};
 use crate::control::server::{Answer, Handler, Mailbox};
 use crate::transport::IoThread;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
-use std::sync::atomic::Ordering::Relaxed;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use trueno_zram_cli::sysfs::{IoStat, MmStat};
@@ -28,6 +29,10 @@ pub(super) struct Serving {
     pub buffer_bytes: u64,
     pub inbox: Arc<Mailbox<Removal>>,
     pub standby: Standby,
+    /// Whom to ask for a standby; none where nobody can go on with the device.
+    pub keeper: Option<Sender<standby::Request>>,
+    /// Whether the device is being removed, or handed over.
+    pub leaving: Arc<AtomicBool>,
 }
 
 /// A request to end, on its way to the main thread.
@@ -61,6 +66,7 @@ impl Handler for Serving {
             Op::Reset => self.reset().map(|()| Value::Null),
             Op::MemLimit { bytes } => self.mem_limit(bytes).map(|()| Value::Null),
             Op::Remove { force } => return self.remove(force),
+            Op::HandOver { program } => return self.hand_over(program),
         };
         Answer::from(result.map_err(|error| format!("{error:#}")))
     }
@@ -143,6 +149,52 @@ impl Serving {
             result: result.map_err(|error| format!("{error:#}")),
             written: Some(written),
         }
+    }
+}
+
+impl Serving {
+    /// Has `program` stand by, and then ends this process, once the answer has been written.
+    fn hand_over(&self, program: PathBuf) -> Answer {
+        if self.leaving.swap(true, Relaxed) {
+            let id = self.info.id;
+            return Answer::from(Err(format!(
+                "device {id} is just being removed or handed over"
+            )));
+        }
+        match self.successor(program) {
+            Ok(pid) => {
+                let (written, is_written) = channel();
+                std::thread::spawn(move || {
+                    // However that goes: the other one waits for our end.
+                    let _ = is_written.recv_timeout(super::LAST_ANSWER);
+                    tracing::info!("process {pid} is to go on: ending");
+                    sys::exit_now(0)
+                });
+                Answer {
+                    result: Ok(pid.into()),
+                    written: Some(written),
+                }
+            }
+            Err(error) => {
+                self.leaving.store(false, Relaxed);
+                Answer::from(Err(format!("{error:#}")))
+            }
+        }
+    }
+
+    /// A standby from `program`; its process.
+    fn successor(&self, program: PathBuf) -> anyhow::Result<u32> {
+        let keeper = self.keeper.as_ref().with_context(|| {
+            format!(
+                "nobody can go on with device {}: that takes ublk, and memory that outlives a \
+                 process (Linux 6.4)",
+                self.info.id
+            )
+        })?;
+        let (reply, replied) = channel();
+        let asked = keeper.send(standby::Request::Replace(program, reply));
+        asked.ok().context("the device is being removed")?;
+        replied.recv().context("the device is being removed")?
     }
 }
 

@@ -1,0 +1,63 @@
+# claim: a device goes over to another program again and again under load: fio verifies, and only waits for moments; swap does too
+# tools: fio
+# args: UPGRADES=50
+# timeout: 420
+. /test/lib.sh
+watch_for_hangs
+
+# The other version of the program: the same one, elsewhere.
+mkdir /tmp/new
+cp /usr/bin/trueno-ublk /tmp/new/
+
+# upgrade PROGRAM: it serves device 0 afterwards, and nobody else does.
+upgrade() {
+    before=$(worker)
+    must "$1" upgrade 0 >/tmp/said
+    after=$(worker)
+    [ "$(readlink "/proc/$after/exe")" = "$1" ] || fail "device 0 is served by $(readlink "/proc/$after/exe"), not $1"
+    must wait_for 10 test ! -e "/proc/$before"
+}
+
+must trueno-ublk create --size 64M --dev-id 0 --transport ublk
+[ -z "$(standby)" ] || fail "a RAM disk has a standby"
+(
+    passes=0
+    while [ ! -e /tmp/enough ] || [ $passes = 0 ]; do
+        fio --name=upgrades --filename=/dev/ublkb0 --direct=1 --ioengine=io_uring --iodepth=32 \
+            --numjobs=2 --size=16M --offset_increment=32M --refill_buffers --bsrange=4k-64k \
+            --buffer_compress_percentage=60 --verify=crc32c --verify_fatal=1 \
+            --rw=randtrimwrite --minimal >/tmp/fio.out 2>&1 || exit 1
+        passes=$((passes + 1))
+        echo $passes >/tmp/passes
+    done
+) &
+fio=$!
+upgrades=0
+while [ $upgrades -lt "$UPGRADES" ] && [ -e /proc/$fio ]; do
+    upgrade /tmp/new/trueno-ublk
+    upgrade /usr/bin/trueno-ublk
+    upgrades=$((upgrades + 2))
+done
+touch /tmp/enough
+wait $fio || { cat /tmp/fio.out; fail "fio after $upgrades upgrades"; }
+[ $upgrades -ge "$UPGRADES" ] || fail "fio ended after $upgrades upgrades"
+pauses=$(sed -n 's/.*standby serves \([0-9]*\) ms after.*/\1/p' /run/trueno-ublk/0.log | sort -n)
+[ "$(echo "$pauses" | wc -l)" = $upgrades ] || fail "of $upgrades upgrades the log shows $(echo "$pauses" | wc -l)"
+report "upgrade: upgrades=$upgrades fio_passes=$(cat /tmp/passes)" \
+    "pause_ms=$(echo "$pauses" | sed -n $((upgrades / 2))p) pause_max_ms=$(echo "$pauses" | tail -n 1)"
+[ "$(trueno-ublk stat 0 --io-stat | awk '{ print $1 + $2 }')" = 0 ] || fail "requests have failed"
+
+must trueno-ublk remove 0
+
+# Swap: the standby is replaced by one of the other program.
+must trueno-ublk create --size 64M --dev-id 0 --transport ublk --swap --reserve 8M >/dev/null
+upgrade /tmp/new/trueno-ublk
+wait_for 30 sh -c '. /test/lib.sh; [ -n "$(standby)" ]' || fail "nobody stands by after an upgrade"
+[ "$(readlink "/proc/$(standby)/exe")" = /tmp/new/trueno-ublk ] || fail "an old program stands by"
+must swapoff /dev/ublkb0
+must trueno-ublk remove 0
+for left in /dev/ublkc* /dev/ublkb* /run/trueno-ublk/*; do
+    [ ! -e "$left" ] || fail "an end after upgrades leaves $left"
+done
+! pgrep trueno >/dev/null || fail "an end after upgrades leaves a process"
+kernel_is_content
