@@ -59,5 +59,5 @@ must trueno-ublk remove 0
 for left in /dev/ublkc* /dev/ublkb* /run/trueno-ublk/*; do
     [ ! -e "$left" ] || fail "an end after upgrades leaves $left"
 done
-! pgrep trueno >/dev/null || fail "an end after upgrades leaves a process"
+! pidof trueno-ublk >/dev/null || fail "an end after upgrades leaves a process"
 kernel_is_content
