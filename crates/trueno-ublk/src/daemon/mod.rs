@@ -6,9 +6,9 @@
 //!   → signals and `remove`, until one of them finds the device unused → all of it backwards
 //! ```
 //! A daemon that dies leaves the memory and the plan in the run directory, and on ublk the block
-//! device, whose requests wait. [`recover`] goes on from there: its store is attached instead of
+//! device, whose requests wait. `recover` goes on from there: its store is attached instead of
 //! made, its ublk device taken over, its loop device made anew. Swap cannot wait for somebody to do
-//! so: beside its daemon, the worker, a second process stands by ([`stand_by`], [`standby`]).
+//! so: beside its daemon, the worker, a second process stands by (`standby.rs`).
 //!
 //! Threads: this one (signals, life), four of the control socket, one for maintenance, and the
 //! transport's. The last two kinds are on the way of pages and are hardened ([`harden`]).
