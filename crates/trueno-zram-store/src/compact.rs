@@ -4,7 +4,8 @@
 //! own a slab that could do with half of its pages
 //! while it has a slot taken: the last one
 //!     the object's header names its page
-//!     lock the page's entry; unless it names this very slot, somebody has just freed it
+//!     lock the page's entry, or leave the object if it is locked; unless the entry names this
+//!         very slot, somebody has just freed it
 //!     copy the object to a free slot of another slab, if this one is mostly empty,
 //!         else to a free slot further down in this one; publish that; free the old slot
 //! give the slab up without the pages behind its last object
@@ -37,7 +38,7 @@ enum Move {
     Done,
     /// There is no slot to move it to.
     NoSlot,
-    /// It is just being freed, or is damaged, and stays where it is.
+    /// It is just being freed, changed or written, or is damaged, and stays where it is.
     Left,
 }
 
@@ -124,7 +125,11 @@ impl Store {
         if page >= self.pages() || !self.is_written(page) {
             return Move::Left;
         }
-        let locked = table::lock(self.word(page));
+        // Not waited for: a partial write that finds no memory keeps its entry locked while it waits
+        // for compaction.
+        let Some(locked) = table::try_lock(self.word(page)) else {
+            return Move::Left;
+        };
         let Ok(Entry::Stored {
             codec,
             length,

@@ -510,6 +510,33 @@ fn two_partial_writers_in_every_order_lose_nothing() {
 }
 
 #[test]
+fn compaction_does_not_wait_for_an_entry_whose_holder_waits_for_compaction() {
+    // A partial write holds the entry of its page, and where it finds no memory it waits for
+    // the compactor. Here the entry of every page is held.
+    let store = create(&file(), config(Growth::OnDemand));
+    let mut worker = store.worker();
+    for index in 0..PAGES {
+        worker.write(index, &page(index, 1500)).unwrap();
+    }
+    worker.discard(0, PAGES - 4).unwrap();
+    let held: Vec<_> = (PAGES - 4..PAGES)
+        .map(|page| crate::table::lock(store.word(page)))
+        .collect();
+    let (ended, end) = std::sync::mpsc::channel();
+    let compacting = store.clone();
+    std::thread::spawn(move || {
+        compacting.compact();
+        ended.send(()).unwrap();
+    });
+    let result = end.recv_timeout(std::time::Duration::from_secs(10));
+    drop(held);
+    result.expect("compaction ends");
+    assert!(store.compact() > 0, "and moves them when they are free");
+    drop(worker);
+    store.check().unwrap();
+}
+
+#[test]
 fn a_writer_and_compaction_in_every_order_of_two_changes() {
     // Page 0's object lies last in a slab of three pages, the rest of which was freed.
     let orders = every_order(

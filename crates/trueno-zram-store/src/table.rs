@@ -35,6 +35,10 @@ const CHECKSUM_SHIFT: u32 = 30;
 const SAME_HALF: u64 = 1 << 59;
 const SAME_BITS: u32 = 59;
 
+/// How often a locked entry is looked at before its holder is taken to be asleep: longer than a
+/// page takes to copy.
+const SPINS: u32 = 200;
+
 /// What an entry says, unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
@@ -164,7 +168,7 @@ fn wait_unlocked(word: &AtomicU64) -> u64 {
         }
         waits();
         tries += 1;
-        if tries < 200 {
+        if tries < SPINS {
             std::hint::spin_loop();
         } else {
             // The holder may be a thread of lower priority on this very processor: only sleeping
@@ -198,6 +202,27 @@ pub(crate) fn lock(word: &AtomicU64) -> Locked<'_> {
             return Locked { word, bits };
         }
     }
+}
+
+/// Locks the entry in `word` unless somebody else keeps it locked for longer than a copy takes. For
+/// whoever holds what the holder of the entry may wait for.
+pub(crate) fn try_lock(word: &AtomicU64) -> Option<Locked<'_>> {
+    for _ in 0..SPINS {
+        let bits = word.load(Ordering::Acquire);
+        if bits & LOCK != 0 {
+            waits();
+            std::hint::spin_loop();
+            continue;
+        }
+        step();
+        if word
+            .compare_exchange_weak(bits, bits | LOCK, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+        {
+            return Some(Locked { word, bits });
+        }
+    }
+    None
 }
 
 /// Publishes `entry` and returns the entry it replaced, whose place is now the caller's to free.
