@@ -156,7 +156,8 @@ impl Memory {
         }
     }
 
-    /// Tells for each page of `range`, by its number there, whether it has memory.
+    /// Tells for each page of `range`, by its number there, whether it has memory: whether the file
+    /// has data there. (`mincore` would not do: a page that was swapped out is not in core.)
     pub(crate) fn resident(
         &self,
         range: Range<usize>,
@@ -166,25 +167,34 @@ impl Memory {
         if crate::step::refused() {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
-        let mut flags = [0u8; 1024];
-        let step = flags.len() * OS_PAGE;
-        for start in range.clone().step_by(step) {
-            let len = step.min(range.end - start);
-            // SAFETY: `pages` has checked the range; the kernel writes a byte for each page of it.
-            let result = unsafe {
-                libc::mincore(
-                    self.base.as_ptr().add(start).cast(),
-                    len,
-                    flags.as_mut_ptr(),
-                )
+        let Some(file) = &self.file else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let seek = |from: usize, what| {
+            // SAFETY: a plain system call on a file of ours, whose position nobody uses.
+            let found = unsafe { libc::lseek(file.as_raw_fd(), from as libc::off_t, what) };
+            let error = io::Error::last_os_error();
+            match usize::try_from(found) {
+                Ok(found) => Ok(found.clamp(from, range.end)),
+                // Nothing of the kind up to the end.
+                Err(_) if error.raw_os_error() == Some(libc::ENXIO) => Ok(range.end),
+                Err(_) => Err(error),
+            }
+        };
+        let mut at = range.start;
+        for present in [false, true].into_iter().cycle() {
+            if at == range.end {
+                return Ok(());
+            }
+            let next = if present {
+                seek(at, libc::SEEK_HOLE)?
+            } else {
+                seek(at, libc::SEEK_DATA)?
             };
-            if result != 0 {
-                return Err(io::Error::last_os_error());
+            for start in (at..next).step_by(OS_PAGE) {
+                tell((start - range.start) / OS_PAGE, present);
             }
-            let first = (start - range.start) / OS_PAGE;
-            for (page, flag) in flags[..len / OS_PAGE].iter().enumerate() {
-                tell(first + page, flag & 1 == 1);
-            }
+            at = next;
         }
         Ok(())
     }
