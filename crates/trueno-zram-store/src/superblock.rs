@@ -3,12 +3,13 @@
 //! ```text
 //! 0           8             12             16         24         28          32
 //! │ "truenozs" │ version u32 │ features u32 │ pages u64 │ slabs u32 │ frames u32 │
-//! 32             40               44                48
-//! │ checksum u64 │ slabs used u32 │ frames used u32 │
+//! 32             40                   48                    56
+//! │ checksum u64 │ slabs used u32 × 2 │ frames used u32 × 2 │
 //! ```
 //! Native byte order: the memory never leaves the machine. The magic is written last, so a store
 //! whose making was interrupted is none. The two last numbers only grow, while the store is in use,
-//! and are written before what they count is used; the checksum does not cover them.
+//! and are written before what they count is used. The checksum does not cover them: each stands
+//! there twice, in one word that is written at once.
 //!
 //! `version` is that of everything in the memory: the bits of an entry, objects, size classes, what
 //! is where. Programs of another version refuse it. `features` are for additions that old programs
@@ -38,8 +39,30 @@ struct Fields {
     slabs: AtomicU32,
     frames: AtomicU32,
     checksum: AtomicU64,
-    slabs_used: AtomicU32,
-    frames_used: AtomicU32,
+    slabs_used: Used,
+    frames_used: Used,
+}
+
+/// How many of something were ever used; twice, since with a number that is too small attaching
+/// would give away what is in use.
+#[derive(Debug)]
+pub(crate) struct Used(AtomicU64);
+
+impl Used {
+    pub fn get(&self) -> u32 {
+        self.0.load(Relaxed) as u32
+    }
+
+    pub fn set(&self, number: u32) {
+        self.0
+            .store(u64::from(number) << 32 | u64::from(number), Relaxed);
+    }
+
+    /// The number, if it is whole and at most `most`.
+    fn check(&self, most: u32) -> bool {
+        let bits = self.0.load(Relaxed);
+        bits as u32 == (bits >> 32) as u32 && bits as u32 <= most
+    }
 }
 
 /// The superblock of a store's memory.
@@ -61,12 +84,12 @@ impl Superblock {
     }
 
     /// Slabs that were ever used: all with a lower number.
-    pub fn slabs_used(&self) -> &AtomicU32 {
+    pub fn slabs_used(&self) -> &Used {
         &self.fields().slabs_used
     }
 
     /// Frames that were ever used.
-    pub fn frames_used(&self) -> &AtomicU32 {
+    pub fn frames_used(&self) -> &Used {
         &self.fields().frames_used
     }
 
@@ -114,12 +137,13 @@ impl Superblock {
             });
         }
         let (slabs, frames) = (fields.slabs.load(Relaxed), fields.frames.load(Relaxed));
-        let (used, frames_used) = (
-            self.slabs_used().load(Relaxed),
-            self.frames_used().load(Relaxed),
-        );
-        if (slabs, frames) != (plan.slabs, plan.frames) || used > slabs || frames_used > frames {
+        if (slabs, frames) != (plan.slabs, plan.frames) {
             return Err(AttachError::Damaged("its parts do not fit its size"));
+        }
+        if !self.slabs_used().check(slabs) || !self.frames_used().check(frames) {
+            return Err(AttachError::Damaged(
+                "how much of it is used does not add up",
+            ));
         }
         Ok(())
     }

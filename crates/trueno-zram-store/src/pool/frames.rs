@@ -15,6 +15,7 @@
 use super::lock;
 use crate::Memory;
 use crate::step::step_locked;
+use crate::superblock::Used;
 use std::io;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -115,7 +116,7 @@ impl Frames {
     }
 
     /// Takes a ready frame, or makes some ready first.
-    pub fn take_or_populate(&self, memory: &Memory, fresh: &AtomicU32) -> Option<Frame> {
+    pub fn take_or_populate(&self, memory: &Memory, fresh: &Used) -> Option<Frame> {
         loop {
             if let Some(frame) = self.take(memory) {
                 return Some(frame);
@@ -136,10 +137,10 @@ impl Frames {
     }
 
     /// Makes up to `count` more frames ready; `false` when there are no more.
-    pub fn populate(&self, memory: &Memory, fresh: &AtomicU32, count: u32) -> io::Result<bool> {
+    pub fn populate(&self, memory: &Memory, fresh: &Used, count: u32) -> io::Result<bool> {
         let mut left = count;
         while left > 0 {
-            self.grow_stack(memory, fresh.load(Relaxed).saturating_add(GROW))?;
+            self.grow_stack(memory, fresh.get().saturating_add(GROW))?;
             let (frames, found) = self.without_memory(memory, fresh, left.min(GROW));
             let frames = &frames[..found];
             if frames.is_empty() {
@@ -222,18 +223,18 @@ impl Frames {
     fn without_memory(
         &self,
         memory: &Memory,
-        fresh: &AtomicU32,
+        fresh: &Used,
         wanted: u32,
     ) -> ([Frame; GROW as usize], usize) {
         let mut frames = [Frame(0); GROW as usize];
         let mut lists = lock(&self.lists);
-        let first = fresh.load(Relaxed);
+        let first = fresh.get();
         if lists.cold == 0 {
             // Another thread may have taken fresh ones since the stack was grown.
             let end = self.count.min(self.stack_present.load(Acquire));
             let found = wanted.min(end.saturating_sub(first));
             step_locked();
-            fresh.store(first + found, Relaxed);
+            fresh.set(first + found);
             for (frame, number) in frames.iter_mut().zip(first..first + found) {
                 *frame = Frame(number);
             }

@@ -214,7 +214,7 @@ impl Pool {
     pub fn usage(&self) -> Usage {
         let pages = |count: u64| count * PAGE_SIZE as u64;
         let slabs = match self.growth {
-            Growth::OnDemand => self.superblock.slabs_used().load(Relaxed),
+            Growth::OnDemand => self.superblock.slabs_used().get(),
             _ => self.slabs_present.load(Relaxed),
         };
         let slab_bytes = u64::from(slabs) * (MAP_BYTES + SLAB_STATE_BYTES) as u64;
@@ -352,7 +352,7 @@ impl Pool {
 
     /// How many slabs there may be.
     pub fn slab_count(&self) -> u32 {
-        self.superblock.slabs_used().load(Relaxed)
+        self.superblock.slabs_used().get()
     }
 
     /// Makes slab `index` the caller's own if it could do with half of its pages, or with fewer
@@ -481,7 +481,7 @@ impl Pool {
             return Some(index);
         }
         let fresh = self.superblock.slabs_used();
-        let index = fresh.load(Relaxed);
+        let index = fresh.get();
         if index == self.slabs.count() {
             return None;
         }
@@ -495,7 +495,7 @@ impl Pool {
             return self.take_slab();
         }
         step_locked();
-        fresh.store(index + 1, Relaxed);
+        fresh.set(index + 1);
         Some(index)
     }
 
@@ -638,7 +638,7 @@ impl Pool {
     /// Populates `count` more frames, and what is to be known of the slabs that they can fill;
     /// `false` when there are no more.
     pub fn add_ready(&self, count: u32) -> io::Result<bool> {
-        let slabs = self.superblock.slabs_used().load(Relaxed);
+        let slabs = self.superblock.slabs_used().get();
         let coming = (self.frames.ready() + count) / SLAB_PAGES as u32 + SLABS_AHEAD;
         self.populate_slabs(slabs.saturating_add(coming))?;
         let added = self
@@ -670,12 +670,7 @@ impl Pool {
 
     /// Whether a page table entry may name `frame`.
     pub fn is_frame(&self, frame: Frame) -> bool {
-        frame.0
-            < self
-                .superblock
-                .frames_used()
-                .load(Relaxed)
-                .min(self.frames.count())
+        frame.0 < self.superblock.frames_used().get().min(self.frames.count())
     }
 
     /// Makes what is known of the slabs that another process used zeros again, and present.
@@ -691,7 +686,7 @@ impl Pool {
     /// for all entries, before [`adopt_slabs`](Pool::adopt_slabs).
     pub fn adopt_slot(&self, place: u64, bytes: usize) -> bool {
         let (index, slot) = parts(place);
-        if index >= u64::from(self.slab_count()) || self.pieces(place, bytes).is_none() {
+        if self.pieces(place, bytes).is_none() {
             return false;
         }
         let (slab, map) = (self.slab(index as u32), self.map(index as u32));
@@ -706,7 +701,7 @@ impl Pool {
     /// Makes the slabs with the slots that entries named the pool's own, and gives the frames that
     /// they have. An error in words if they contradict each other.
     pub fn adopt_slabs(&self) -> Result<FrameSet, AdoptError> {
-        let fresh = self.superblock.frames_used().load(Relaxed);
+        let fresh = self.superblock.frames_used().get();
         let mut used = FrameSet::new(fresh);
         for index in (0..self.slab_count()).rev() {
             let (slab, map) = (self.slab(index), self.map(index));
@@ -737,7 +732,7 @@ impl Pool {
 
     /// Makes all frames but `used`, which slabs and huge pages have, free ones.
     pub fn adopt(&self, used: &FrameSet) -> io::Result<()> {
-        let fresh = self.superblock.frames_used().load(Relaxed);
+        let fresh = self.superblock.frames_used().get();
         self.frames.grow_stack(&self.memory, fresh)?;
         self.used_pages.store(used.len, Relaxed);
         self.used_pages_max.store(used.len, Relaxed);
@@ -814,7 +809,8 @@ impl Pool {
     /// the rest. `None` if there can be no such object.
     fn pieces(&self, place: u64, bytes: usize) -> Option<((usize, usize), usize)> {
         let (index, slot) = parts(place);
-        if index >= u64::from(self.slabs.count()) {
+        // The maps of others have no memory: looking there would be a fault.
+        if index >= u64::from(self.slab_count()) {
             return None;
         }
         let map = self.map(index as u32);
@@ -891,7 +887,7 @@ impl Pool {
         }
         frames.extend(self.frames.free(&self.memory));
         frames.sort_unstable();
-        let fresh = self.superblock.frames_used().load(Relaxed);
+        let fresh = self.superblock.frames_used().get();
         if !frames.iter().copied().eq((0..fresh).map(Frame)) {
             return Err(format!(
                 "of {fresh} frames, {} are used or free, or one is both",
