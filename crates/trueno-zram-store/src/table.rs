@@ -3,9 +3,9 @@
 //! ```text
 //!          63    62..60   59..54   53..50   49..38     37..0
 //! empty  │ lock │ 0      │ 0                                                │
-//! same   │ lock │ 1      │ 59: half │ 58..0: the word                       │
-//! stored │ lock │ 2      │ age    │ codec  │ length−1 │ 37..11: slab │ 10..0: slot │
-//! huge   │ lock │ 3      │ age    │ 53..30: checksum    │ 29..0: frame        │
+//! same   │ lock │ 3      │ 59: half │ 58..0: the word                       │
+//! stored │ lock │ 5      │ age    │ codec  │ length−1 │ 37..11: slab │ 10..0: slot │
+//! huge   │ lock │ 6      │ age    │ 53..30: checksum    │ 29..0: frame        │
 //! ```
 //!
 //! *same*: the page repeats one 64-bit word. With `half` clear the word is bits 58..0 sign
@@ -13,7 +13,8 @@
 //! numbers of both signs, pointers and every repeated byte or 32-bit pattern; other words are
 //! stored as an object of eight bytes.
 //! *huge*: the page as it is, in a frame of the arena. It needs no header: its checksum is here.
-//! *age* is written as zero; states 4 to 7 are not in use.
+//! *age* is written as zero; the other states are not in use. Any two states differ in
+//! two bits, so that one flipped bit makes no other state.
 //!
 //! **The lock bit** is held by a reader while it copies the object out (so that a writer cannot
 //! free it meanwhile), and by a partial write from reading the old page to publishing the new
@@ -28,6 +29,9 @@ use trueno_zram_core::CodecId;
 
 const LOCK: u64 = 1 << 63;
 const STATE_SHIFT: u32 = 60;
+const SAME: u64 = 3;
+const STORED: u64 = 5;
+const HUGE: u64 = 6;
 const CODEC_SHIFT: u32 = 50;
 const LENGTH_SHIFT: u32 = 38;
 const PLACE_BITS: u32 = 38;
@@ -80,7 +84,7 @@ impl Entry {
                 } else {
                     SAME_HALF | word & 0xffff_ffff
                 };
-                1 << STATE_SHIFT | payload
+                SAME << STATE_SHIFT | payload
             }
             Entry::Stored {
                 codec,
@@ -88,14 +92,14 @@ impl Entry {
                 place,
             } => {
                 debug_assert!((1..=4096).contains(&length) && place < 1 << PLACE_BITS);
-                (2 << STATE_SHIFT)
+                (STORED << STATE_SHIFT)
                     | ((codec as u64) << CODEC_SHIFT)
                     | ((length as u64 - 1) << LENGTH_SHIFT)
                     | place
             }
             Entry::Huge { checksum, frame } => {
                 debug_assert!(checksum < 1 << 24 && frame < 1 << CHECKSUM_SHIFT);
-                (3 << STATE_SHIFT) | ((checksum as u64) << CHECKSUM_SHIFT) | frame as u64
+                (HUGE << STATE_SHIFT) | ((checksum as u64) << CHECKSUM_SHIFT) | frame as u64
             }
         }
     }
@@ -103,18 +107,18 @@ impl Entry {
     /// `None`: no program of ours writes such an entry.
     fn unpack(bits: u64) -> Option<Entry> {
         match (bits & !LOCK) >> STATE_SHIFT {
-            0 => Some(Entry::Empty),
-            1 if bits & SAME_HALF != 0 => {
+            0 => (bits & !LOCK == 0).then_some(Entry::Empty),
+            SAME if bits & SAME_HALF != 0 => {
                 let half = bits & 0xffff_ffff;
                 Some(Entry::Same(half << 32 | half))
             }
-            1 => Some(Entry::Same(sign_extend(bits))),
-            2 => Some(Entry::Stored {
+            SAME => Some(Entry::Same(sign_extend(bits))),
+            STORED => Some(Entry::Stored {
                 codec: CodecId::from_u8((bits >> CODEC_SHIFT & 15) as u8)?,
                 length: (bits >> LENGTH_SHIFT & 0xfff) as u16 + 1,
                 place: bits & ((1 << PLACE_BITS) - 1),
             }),
-            3 => Some(Entry::Huge {
+            HUGE => Some(Entry::Huge {
                 checksum: (bits >> CHECKSUM_SHIFT) as u32 & 0xff_ffff,
                 frame: (bits & ((1 << CHECKSUM_SHIFT) - 1)) as u32,
             }),
@@ -297,10 +301,11 @@ mod tests {
 
     #[test]
     fn strange_bits_are_damage_not_a_panic() {
-        for state in 4..8u64 {
+        for state in [1, 2, 4, 7u64] {
             assert_eq!(Entry::unpack(state << STATE_SHIFT), None);
         }
-        assert_eq!(Entry::unpack(2 << STATE_SHIFT), None, "codec 0");
+        assert_eq!(Entry::unpack(STORED << STATE_SHIFT), None, "codec 0");
+        assert_eq!(Entry::unpack(1), None, "an empty entry has no other bits");
     }
 
     #[test]
