@@ -191,10 +191,16 @@ impl Store {
         }
         // Only now, so that a damaged entry cannot claim a slab's frame for a huge page.
         let mut used = self.pool.adopt_slabs()?;
+        let slabs = used.clone();
+        let mut buffer = Page::boxed();
         for page in self.written_pages() {
-            if let Ok(Entry::Huge { frame, .. }) = table::peek(self.word(page))
+            if let Ok(entry @ Entry::Huge { frame, .. }) = table::peek(self.word(page))
                 && !used.take(Frame(frame))
             {
+                if slabs.has(Frame(frame)) && self.is_slot_of_page(page, entry, &mut buffer) {
+                    // The page is whole: it is the slab's map that is wrong.
+                    return Err(AdoptError::Damaged("a slab has the memory of a huge page"));
+                }
                 c.damaged_objects.add(1);
             }
         }

@@ -433,26 +433,39 @@ fn empty_slabs_of_other_classes_are_given_up_when_memory_is_short() {
 }
 
 /// Every bit of a table entry flipped in turn: reading the page is right or an error, and
-/// overwriting it harms no other page.
+/// overwriting it harms no other page; nor does attaching first.
 #[test]
 fn a_damaged_entry_harms_no_other_page() {
     use std::os::unix::fs::FileExt;
     for bit in 0..63 {
-        for noise in [1300, PAGE_SIZE] {
+        for (noise, attached) in [
+            (1300, false),
+            (PAGE_SIZE, false),
+            (1300, true),
+            (PAGE_SIZE, true),
+        ] {
             let file = tempfile::tempfile_in("/dev/shm").unwrap();
             let config = Config::new(1 << 20, Arc::new(Lz4::new()));
             let bytes = config.memory_bytes().unwrap();
             let memory = Memory::from_file(file.try_clone().unwrap(), bytes).unwrap();
-            let store = Arc::new(Store::create(config, memory).unwrap());
+            let mut store = Arc::new(Store::create(config.clone(), memory).unwrap());
             let mut worker = store.worker();
             for index in 0..20 {
                 worker.write(index, &page_with_noise(index, noise)).unwrap();
             }
+            // A slab beside the huge pages.
+            worker.write(20, &page_with_noise(20, 1300)).unwrap();
             let at = 4096 + 8 * 3;
             let mut entry = [0; 8];
             file.read_exact_at(&mut entry, at).unwrap();
             let flipped = u64::from_ne_bytes(entry) ^ (1 << bit);
             file.write_all_at(&flipped.to_ne_bytes(), at).unwrap();
+            if attached {
+                drop((worker, store));
+                let memory = Memory::attach(file.try_clone().unwrap()).unwrap();
+                store = Arc::new(Store::attach(config, memory).unwrap());
+                worker = store.worker();
+            }
             let mut back = Page::ZERO;
             let read = worker.read(3, &mut back);
             assert!(
@@ -470,7 +483,38 @@ fn a_damaged_entry_harms_no_other_page() {
                     "bit {bit}, page {index}"
                 );
             }
+            worker.read(20, &mut back).unwrap();
+            assert!(back == page_with_noise(20, 1300), "bit {bit}");
         }
+    }
+}
+
+/// Many slabs that compaction left with all of their pages full. At the limit a page that is
+/// discarded makes room for another one, in whichever slab it was.
+#[test]
+fn at_the_limit_what_is_freed_in_any_slab_is_found() {
+    const PAGES: u64 = 24 * 90;
+    let store = store(Config::new(64 << 20, Arc::new(Lz4::new())));
+    let mut worker = store.worker();
+    for index in 0..PAGES {
+        worker.write(index, &page_with_noise(index, 1300)).unwrap();
+    }
+    for index in (0..PAGES).filter(|index| index % 5 < 2) {
+        worker.discard(index, 1).unwrap();
+    }
+    store.compact();
+    let limit = store.stats().mem_used_total;
+    store.set_mem_limit(Some(limit)).unwrap();
+    // What is left of free slots in pages that are there already.
+    let mut index = PAGES;
+    while worker.write(index, &page_with_noise(index, 1300)).is_ok() {
+        index += 1;
+    }
+    for index in (2..PAGES).step_by(35) {
+        worker.discard(index, 1).unwrap();
+        worker
+            .write(PAGES + index, &page_with_noise(index, 1300))
+            .unwrap_or_else(|error| panic!("page {index}: {error}"));
     }
 }
 

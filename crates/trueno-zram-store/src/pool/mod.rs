@@ -45,8 +45,9 @@ use trueno_zram_core::PAGE_SIZE;
 /// Free frames with memory that a pool growing on demand keeps for the next writes: a MiB.
 const READY_KEPT: u32 = 256;
 
-/// How many slabs of its class a worker looks at for a slot that needs no new memory.
-const LISTED_TRIES: usize = 8;
+/// How many slabs of its class a worker looks at for a slot that needs no new memory: some
+/// microseconds, and only where a write would fail otherwise.
+const LISTED_TRIES: usize = 32;
 
 /// How many slabs' states are present ahead of need, beside those that the free frames can fill: a
 /// slab of each class for a few workers.
@@ -103,7 +104,7 @@ impl From<io::Error> for AdoptError {
 }
 
 /// Frames that somebody has.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct FrameSet {
     bits: Vec<u64>,
     frames: u32,
@@ -120,8 +121,9 @@ impl FrameSet {
         }
     }
 
-    fn has(&self, frame: Frame) -> bool {
-        self.bits[frame.0 as usize / 64] >> (frame.0 % 64) & 1 == 1
+    pub fn has(&self, frame: Frame) -> bool {
+        let word = self.bits.get(frame.0 as usize / 64);
+        word.is_some_and(|word| word >> (frame.0 % 64) & 1 == 1)
     }
 
     /// Adds a frame; whether it is one, and nobody had it.
@@ -239,13 +241,12 @@ impl Pool {
     /// Takes a slot of `class` for a worker.
     pub fn take(&self, current: &mut Current, class: u8) -> Result<Slot, WriteError> {
         let mine = &mut current.0[class as usize];
-        let mut tried = [NONE; LISTED_TRIES];
         let mut tries = 0;
-        let result = loop {
+        loop {
             if *mine == NONE {
                 match self.acquire(class) {
                     Ok(index) => *mine = index,
-                    Err(error) => break Err(error),
+                    Err(error) => return Err(error),
                 }
             }
             let slab = self.slab(*mine);
@@ -256,26 +257,18 @@ impl Pool {
             };
             if let Err(error) = self.grow(*mine, pages_for(class, slot + 1)) {
                 // No more memory for this slab. Others of the class may have slots that were
-                // freed, in memory they have already. This one is kept until the end, so that it
-                // is not the next to be found.
-                tried[tries] = *mine;
+                // freed, in memory they have already. This one goes to the end, so that it is not
+                // found again before them.
                 tries += 1;
+                let other = (tries < LISTED_TRIES).then(|| self.acquire_listed(class));
+                self.give_up(*mine, class, false);
                 *mine = NONE;
-                if tries < LISTED_TRIES
-                    && let Some(other) = self.acquire_listed(class)
-                {
-                    *mine = other;
-                    continue;
-                }
-                break Err(error);
+                *mine = other.flatten().ok_or(error)?;
+                continue;
             }
             slab.take(slot);
-            break Ok(Slot::new(*mine, slot));
-        };
-        for index in tried.into_iter().take(tries) {
-            self.give_up(index, class, true);
+            return Ok(Slot::new(*mine, slot));
         }
-        result
     }
 
     /// Takes a slot of a class larger than `class` that needs no more memory: where there is none,
@@ -333,9 +326,9 @@ impl Pool {
                 slab.take(slot);
                 return Some(Slot::new(*mine, slot));
             }
-            // Another one first, so that this one is not the next to be found.
+            // This one goes to the end, so that it is not found again before all others.
             let other = self.acquire_listed(class);
-            self.give_up(*mine, class, true);
+            self.give_up(*mine, class, false);
             *mine = NONE;
             *mine = other?;
         }
@@ -744,9 +737,14 @@ impl Pool {
             }
         })?;
         if self.growth == Growth::OnDemand {
-            while self.frames.release(&self.memory, READY_KEPT)? > 0 {}
+            // Refused, they stay ready, which is no harm.
+            while self
+                .frames
+                .release(&self.memory, READY_KEPT)
+                .is_ok_and(|released| released > 0)
+            {}
         }
-        Ok(())
+        Ok(damaged)
     }
 
     /// Copies the first bytes of the object at `place` out; `false` if there can be none so long.
