@@ -130,7 +130,9 @@ fn step(
             worker
                 .discard(index, count)
                 .map_err(|error| format!("discard: {error}"))?;
-            model.retain(|page, _| !(index..index + count).contains(page));
+            for page in index..index + count {
+                model.remove(&page);
+            }
             return Ok(());
         }
         _ => {
