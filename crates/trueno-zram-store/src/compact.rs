@@ -10,10 +10,12 @@
 //!         else to a free slot further down in this one; publish that; free the old slot
 //! give the slab up without the pages behind its last object
 //! ```
-//! Only the owner of a slab takes slots in it, so nothing is written in the slab meanwhile, and
-//! reading a header of a slot that is being freed is harmless. The entry is locked for the time of
-//! one copy. Slots for the copies come from slabs that have them already: compaction never asks
-//! for memory, so it also works at the limit and with an empty reserve.
+//! Only the owner of a slab takes slots in it. A worker that took one before it gave the slab up may
+//! still be writing an object there, which no entry names yet, and another may be freeing one: what
+//! the header then says is anything, and harmless, since only an entry that names the slot counts.
+//! The entry is locked for the time of one copy. Slots for the copies come from slabs that have them
+//! already: compaction never asks for memory, so it also works at the limit and with an empty
+//! reserve.
 //!
 //! Huge pages need no compaction: each is a frame of its own.
 
@@ -116,7 +118,8 @@ impl Store {
         take: impl FnOnce(&mut Compactor) -> Option<Slot>,
     ) -> Move {
         let mut header = [0; 4];
-        // SAFETY: the slab is owned by this thread, so no object is written to it; see the top.
+        // SAFETY: in bounds. Where somebody is writing the object, no entry names the slot yet, and
+        // these bytes decide nothing; see the top.
         if !unsafe { self.pool.read(place, &mut header) } {
             return Move::Left;
         }

@@ -744,7 +744,7 @@ impl Pool {
                 .is_ok_and(|released| released > 0)
             {}
         }
-        Ok(damaged)
+        Ok(())
     }
 
     /// Copies the first bytes of the object at `place` out; `false` if there can be none so long.
