@@ -213,15 +213,12 @@ impl Store {
             .populate(self.plan.table_offset..self.plan.maps_offset)?;
         // A reserve is there as far as the other process left it. The rest is for maintenance, which
         // asks the system first.
-        let usage = self.pool.usage();
-        let missing = match self.growth {
-            Growth::Populated => {
-                let there = (usage.used + usage.ready) / PAGE_SIZE as u64;
-                self.plan.frames_populated.saturating_sub(there as u32)
-            }
-            _ => 0,
-        };
-        self.pool.add_ready(missing)?;
+        if self.growth == Growth::Populated {
+            let usage = self.pool.usage();
+            let there = (usage.used + usage.ready) / PAGE_SIZE as u64;
+            let missing = self.plan.frames_populated.saturating_sub(there as u32);
+            self.pool.add_ready(missing)?;
+        }
         self.pool.watch_ready();
         Ok(())
     }

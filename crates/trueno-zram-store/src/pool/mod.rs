@@ -666,11 +666,26 @@ impl Pool {
         frame.0 < self.superblock.frames_used().get().min(self.frames.count())
     }
 
-    /// Makes what is known of the slabs that another process used zeros again, and present.
+    /// Makes what another process knew of the slabs zeros again, in the memory that it has. Nothing
+    /// is given back and asked for anew: who serves swap might wait for it for ever.
     pub fn forget(&self) -> io::Result<()> {
-        let states = self.slabs.states();
-        // SAFETY: this process has not looked at them yet, and the other one is gone.
-        unsafe { self.memory.release(states.start..states.end)? };
+        let [maps, states] = self.slabs.parts();
+        let mut present = self.slabs.count();
+        for (part, bytes, clear) in [(maps, MAP_BYTES, false), (states, SLAB_STATE_BYTES, true)] {
+            let (start, mut end) = (part.start, part.start);
+            self.memory.resident(part, |page, there| {
+                let at = start + page * PAGE_SIZE;
+                if there && clear {
+                    // SAFETY: this process has not looked at them yet, and the other one is gone.
+                    unsafe { self.memory.write(at, &[0; PAGE_SIZE]) };
+                }
+                if there && at == end {
+                    end += PAGE_SIZE;
+                }
+            })?;
+            present = present.min(((end - start) / bytes) as u32);
+        }
+        self.slabs_present.store(present, Release);
         self.populate_slabs(self.slab_count())
     }
 

@@ -17,6 +17,7 @@ use crate::Memory;
 use crate::step::step;
 use std::mem::size_of;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use trueno_zram_core::PAGE_SIZE;
 
 /// No slab.
 pub(super) const NONE: u32 = u32::MAX;
@@ -310,10 +311,15 @@ impl Slabs {
         self.count
     }
 
-    /// Where the states lie.
-    pub fn states(&self) -> std::ops::Range<usize> {
-        let end = self.states_offset + self.count as usize * size_of::<Slab>();
-        self.states_offset..end
+    /// Where maps and states lie, in whole pages.
+    pub fn parts(&self) -> [std::ops::Range<usize>; 2] {
+        let part = |start: usize, size: usize| {
+            start..(start + self.count as usize * size).next_multiple_of(PAGE_SIZE)
+        };
+        [
+            part(self.maps_offset, size_of::<Map>()),
+            part(self.states_offset, size_of::<Slab>()),
+        ]
     }
 
     pub fn map<'a>(&self, memory: &'a Memory, index: u32) -> &'a Map {
