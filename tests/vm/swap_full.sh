@@ -10,7 +10,7 @@ press_report "swap_full ublk"
 # 3: a worker was killed, and no page that was verified was wrong.
 [ "$hog_status" = 3 ] || fail "the hog ended with status $hog_status, 3 was expected: $hog_line"
 [ "$(value_of bad "$hog_line")" = 0 ] || fail "$hog_line"
-[ "$(pidof trueno-ublk)" = "$daemon" ] || fail "the daemon is gone"
+[ "$(worker)" = "$daemon" ] || fail "the daemon is gone"
 complaints=$(dmesg | grep -E 'blocked for more than|BUG:|soft lockup')
 [ -z "$complaints" ] || fail "$complaints"
 [ "$(value_of gap_ms "$ticker_line")" -lt 1000 ] || slow "$ticker_line"
