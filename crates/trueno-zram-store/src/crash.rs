@@ -5,6 +5,10 @@
 //! every such write, attaches to it as the next process would, and looks at all pages, counts and
 //! slots. Two writers of one page are run in every order in which their writes can fall.
 
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use self::common::Random;
 use crate::step::hooks::{self, Kind};
 use crate::{AttachError, Config, Growth, Memory, Store, Worker, WriteError};
 use std::cell::RefCell;
@@ -22,6 +26,14 @@ fn config(growth: Growth) -> Config {
     let mut config = Config::new(PAGES * PAGE_SIZE as u64, Arc::new(Lz4::new()));
     config.growth = growth;
     config
+}
+
+/// A reserve for one seed in three.
+fn growth(seed: u64) -> Growth {
+    match seed % 3 {
+        0 => Growth::Reserve(256 << 10),
+        _ => Growth::OnDemand,
+    }
 }
 
 fn file() -> File {
@@ -58,29 +70,10 @@ fn copy(from: &File) -> File {
     to
 }
 
-/// Small random numbers (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % bound
-    }
-}
-
 /// A page with `noise` bytes that cannot be compressed.
 fn page(seed: u64, noise: usize) -> Box<Page> {
     let mut page = Page::boxed();
-    let mut random = Random::new(seed);
-    for byte in &mut page[..noise] {
-        *byte = random.below(256) as u8;
-    }
+    Random::new(seed).bytes(&mut page[..noise]);
     page
 }
 
@@ -195,10 +188,7 @@ fn stopped_before_any_write_a_store_is_whole_and_every_page_old_or_new() {
     let mut steps = 0;
     for seed in 0..3 {
         let mut random = Random::new(seed);
-        let growth = match seed % 3 {
-            0 => Growth::Reserve(256 << 10),
-            _ => Growth::OnDemand,
-        };
+        let growth = growth(seed);
         let file = file();
         let store = create(&file, config(growth));
         let mut worker = store.worker();
@@ -265,10 +255,7 @@ fn what_the_system_refuses_fails_that_request_alone() {
     let mut failed = 0;
     for seed in 0..60 {
         let mut random = Random::new(seed);
-        let growth = match seed % 3 {
-            0 => Growth::Reserve(256 << 10),
-            _ => Growth::OnDemand,
-        };
+        let growth = growth(seed);
         let file = file();
         let store = create(&file, config(growth));
         let mut worker = store.worker();

@@ -244,10 +244,7 @@ impl Pool {
         let mut tries = 0;
         loop {
             if *mine == NONE {
-                match self.acquire(class) {
-                    Ok(index) => *mine = index,
-                    Err(error) => return Err(error),
-                }
+                *mine = self.acquire(class)?;
             }
             let slab = self.slab(*mine);
             let Some(slot) = slab.first_free() else {
