@@ -403,18 +403,17 @@ impl Pool {
 
     /// Gives back the slabs that a worker owns and in which nothing is left.
     pub fn give_up_empty(&self, current: &mut Current) {
-        for (class, index) in current.0.iter_mut().enumerate() {
-            if *index != NONE && self.slab(*index).state().used == 0 {
-                self.give_up(*index, class as u8, true);
-                *index = NONE;
-            }
-        }
+        self.give_up_those(current, |slab| slab.state().used == 0);
     }
 
     /// Gives back all slabs that a worker owns.
     pub fn give_up_all(&self, current: &mut Current) {
+        self.give_up_those(current, |_| true);
+    }
+
+    fn give_up_those(&self, current: &mut Current, which: impl Fn(&Slab) -> bool) {
         for (class, index) in current.0.iter_mut().enumerate() {
-            if *index != NONE {
+            if *index != NONE && which(self.slab(*index)) {
                 self.give_up(*index, class as u8, true);
                 *index = NONE;
             }
