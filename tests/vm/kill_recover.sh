@@ -6,16 +6,6 @@
 . /test/lib.sh
 watch_for_hangs
 
-# refused "WORD…" COMMAND…: the command fails, and its sentence has the words.
-refused() {
-    words=$1
-    shift
-    "$@" 2>/tmp/said && fail "\`$*\` succeeded"
-    for word in $words; do
-        grep -qF -- "$word" /tmp/said || fail "\`$*\` does not say $word: $(cat /tmp/said)"
-    done
-}
-
 # The daemon ends by SIGNAL, and another one goes on; how long requests waited, in ms, goes to $pause.
 succeed() {
     daemon=$(pidof trueno-ublk)
@@ -31,22 +21,11 @@ moment() {
     usleep $(($(od -An -N2 -tu2 /dev/urandom) * 12))
 }
 
-# Two jobs write and trim their halves of the device, then read and compare, until $KILLS daemons are
-# dead.
+# Until $KILLS daemons are dead.
 must trueno-ublk create --size 64M --dev-id 0 --transport ublk
 refused "needs no recovery" trueno-ublk recover 0
 refused "no device" trueno-ublk recover 1
-(
-    passes=0
-    while [ ! -e /tmp/enough ] || [ $passes = 0 ]; do
-        fio --name=kills --filename=/dev/ublkb0 --direct=1 --ioengine=io_uring --iodepth=32 \
-            --numjobs=2 --size=16M --offset_increment=32M --refill_buffers --bsrange=4k-64k \
-            --buffer_compress_percentage=60 --verify=crc32c --verify_fatal=1 \
-            --rw=randtrimwrite --minimal >/tmp/fio.out 2>&1 || exit 1
-        passes=$((passes + 1))
-        echo $passes >/tmp/passes
-    done
-) &
+fio_until_enough &
 fio=$!
 kills=0 longest=0 total=0
 from_all=$(now)

@@ -17,6 +17,30 @@ must() {
     "$@" || fail "\`$*\` ended with status $?"
 }
 
+# refused "WORD…" COMMAND…: the command fails, and its sentence has the words.
+refused() {
+    words=$1
+    shift
+    "$@" 2>/tmp/said && fail "\`$*\` succeeded"
+    for word in $words; do
+        grep -qF -- "$word" /tmp/said || fail "\`$*\` does not say $word: $(cat /tmp/said)"
+    done
+}
+
+# Two jobs write and trim their halves of device 0, then read and compare, at least once and until
+# there is /tmp/enough. How often they did stands in /tmp/passes.
+fio_until_enough() {
+    passes=0
+    while [ ! -e /tmp/enough ] || [ $passes = 0 ]; do
+        fio --name=halves --filename=/dev/ublkb0 --direct=1 --ioengine=io_uring --iodepth=32 \
+            --numjobs=2 --size=16M --offset_increment=32M --refill_buffers --bsrange=4k-64k \
+            --buffer_compress_percentage=60 --verify=crc32c --verify_fatal=1 \
+            --rw=randtrimwrite --minimal >/tmp/fio.out 2>&1 || return 1
+        passes=$((passes + 1))
+        echo $passes >/tmp/passes
+    done
+}
+
 # Run a command that must fail.
 must_not() {
     ! "$@" || fail "\`$*\` succeeded"

@@ -13,16 +13,6 @@ nothing_left() {
     ! pidof trueno-ublk >/dev/null || fail "$1 leaves a process"
 }
 
-# refused "WORD…" COMMAND…: the command fails, and its sentence has the words.
-refused() {
-    words=$1
-    shift
-    "$@" 2>/tmp/said && fail "\`$*\` succeeded"
-    for word in $words; do
-        grep -qF -- "$word" /tmp/said || fail "\`$*\` does not say $word: $(cat /tmp/said)"
-    done
-}
-
 create() {
     must trueno-ublk create --size 64M --dev-id "$1" --transport "${2:-ublk}" >/dev/null
 }

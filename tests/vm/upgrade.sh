@@ -20,17 +20,7 @@ upgrade() {
 
 must trueno-ublk create --size 64M --dev-id 0 --transport ublk
 [ -z "$(standby)" ] || fail "a RAM disk has a standby"
-(
-    passes=0
-    while [ ! -e /tmp/enough ] || [ $passes = 0 ]; do
-        fio --name=upgrades --filename=/dev/ublkb0 --direct=1 --ioengine=io_uring --iodepth=32 \
-            --numjobs=2 --size=16M --offset_increment=32M --refill_buffers --bsrange=4k-64k \
-            --buffer_compress_percentage=60 --verify=crc32c --verify_fatal=1 \
-            --rw=randtrimwrite --minimal >/tmp/fio.out 2>&1 || exit 1
-        passes=$((passes + 1))
-        echo $passes >/tmp/passes
-    done
-) &
+fio_until_enough &
 fio=$!
 upgrades=0
 while [ $upgrades -lt "$UPGRADES" ] && [ -e /proc/$fio ]; do
