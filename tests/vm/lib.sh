@@ -171,6 +171,7 @@ swap_held() {
     cmp -s /tmp/a /tmp/b || fail "I/O threads faulted: before $(cat /tmp/a), after $(cat /tmp/b)"
     out=$(value_of pswpout "$ticker_line")
     [ "$out" -gt 10000 ] || fail "only $out pages were swapped out: no pressure"
+    nothing_swapped_out
     kernel_is_content
     in_time
 }
@@ -184,6 +185,16 @@ swap_real() {
     press --mb "$mb" --passes "$passes" --pages /test/pages.raw
     press_report "$name ublk"
     swap_held
+}
+
+# Neither the worker nor its standby has a page on swap. A process must read such pages even to die,
+# and the worker's can lie on the device that nobody serves while it does.
+nothing_swapped_out() {
+    for process in $(worker) $(standby); do
+        swapped=$(awk '$1 == "VmSwap:" { print $2 }' "/proc/$process/status")
+        [ "$swapped" = 0 ] || fail "$swapped KiB of process $process are swapped out:
+$(awk '/^[0-9a-f]+-/ { mapping = $0 } /^Swap:/ && $2 { print mapping, $2 }' "/proc/$process/smaps")"
+    done
 }
 
 # The ticker's limits: no gap of a second, no 10 s without swap I/O.

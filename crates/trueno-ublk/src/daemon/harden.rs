@@ -4,7 +4,8 @@
 //! |---|---|
 //! | IO_FLUSHER | an allocation of ours would wait for reclaim, which waits for us |
 //! | out-of-memory score −1000 | the kernel would kill the process that holds everyone's pages |
-//! | all memory locked | a page of ours could lie on our own device |
+//! | all memory locked, and what comes later | a page of ours could lie on our own device |
+//! | no core dump | our death would wait for a dump of the store, and everyone for our death |
 //! | locked memory not moved (`compaction.rs`) | short faults, while the kernel makes room |
 //! | SCHED_FIFO on I/O and maintenance threads | they could neither run nor use the last free pages |
 //!
@@ -151,6 +152,9 @@ impl Guard {
         };
         guard.require(set_io_flusher())?;
         guard.require(set_oom_score())?;
+        if swap {
+            sys::forbid_core_dump().context("cannot forbid core dumps")?;
+        }
         guard.note_main();
         Ok(Arc::new(guard))
     }
@@ -168,6 +172,7 @@ impl Guard {
         // Whoever started us has it.
         sys::clear_io_flusher().context("cannot clear IO_FLUSHER")?;
         set_oom_score()?;
+        sys::forbid_core_dump().context("cannot forbid core dumps")?;
         Ok(Arc::new(guard))
     }
 
@@ -242,7 +247,10 @@ impl Guard {
     }
 
     /// Locks all memory that there is now: everything present at once, but of `store`, where it
-    /// still grows, only what is there and then what comes. To be called again when there is more.
+    /// still grows, only what is there and then what comes. To be called again when there is more
+    /// that shall be present. What is mapped later is locked page by page, as it is used: there is
+    /// no thread of ours whose stack may lie on the device, for the kernel reads it when that thread
+    /// dies, and while the worker is dying nobody serves.
     pub fn lock_memory(&self, store: &StoreMapping) -> anyhow::Result<()> {
         if !self.swap {
             return Ok(());
@@ -264,6 +272,8 @@ impl Guard {
                 )
             })?;
         }
+        sys::lock_future_on_fault()
+            .with_context(|| format!("cannot lock memory in advance: {LOCK_REMEDY}"))?;
         let locked = size_in(STATUS, "VmLck").with_context(|| format!("cannot read {STATUS}"))?;
         anyhow::ensure!(locked > 0, "no memory stayed locked: {LOCK_REMEDY}");
         Ok(())
@@ -540,9 +550,32 @@ mod tests {
         assert!(faults(sys::thread_id()).unwrap().0 > before.0);
     }
 
+    /// The bytes of the mapping at `address` that are there and locked.
+    fn locked_at(address: usize) -> u64 {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines = smaps.lines().skip_while(|line| {
+            !parse_mapping(line).is_some_and(|mapping| mapping.range.contains(&address))
+        });
+        let locked = lines.find_map(|line| line.strip_prefix("Locked:"));
+        let kib = locked.and_then(|value| value.trim().strip_suffix(" kB"));
+        kib.unwrap().parse::<u64>().unwrap() << 10
+    }
+
     #[test]
-    fn locking_a_store_mapping_does_not_bring_it_in() {
-        // Locks all memory of this test process; the limit must allow it.
+    fn memory_is_locked() {
+        // Locks all memory of its process, where no other thread shall come or go.
+        if std::env::var_os("ALONE").is_none() {
+            let alone = std::process::Command::new("/proc/self/exe")
+                .args(["--exact", "daemon::harden::tests::memory_is_locked"])
+                .args(["--test-threads=1", "--nocapture"])
+                .env("ALONE", "1")
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&alone.stdout);
+            eprint!("{said}{}", String::from_utf8_lossy(&alone.stderr));
+            assert!(alone.status.success() && said.contains("1 passed"));
+            return;
+        }
         let file = sys::memfd(c"harden-test").unwrap();
         let mapping = StoreMapping::of(&file).unwrap();
         let length = 1 << 30;
@@ -567,17 +600,31 @@ mod tests {
             "{present} bytes of the store were brought in"
         );
         // What is locked is what is there, and not the store's address space.
-        let locked = || {
-            let report = guard.report(&[]).unwrap();
-            report.locked_bytes.expect("this kernel has smaps_rollup")
-        };
-        let before = locked();
-        assert!((1 << 20..1 << 30).contains(&before), "{before}");
+        let ours = |found: &Mapping| found.inode == mapping.inode && found.device == mapping.device;
+        let store = mappings().unwrap().into_iter().find(ours).unwrap();
+        let store = store.range.start;
+        assert_eq!(locked_at(store), 1 << 20);
         memory.populate(1 << 20..65 << 20).unwrap();
-        let grown = locked() - before;
+        assert_eq!(locked_at(store), 65 << 20);
+        let said = guard.report(&[]).unwrap().locked_bytes;
         assert!(
-            (48 << 20..80 << 20).contains(&grown),
-            "64 MiB more are locked, the report says {grown}"
+            said.is_some_and(|bytes| bytes > 65 << 20),
+            "the report says {said:?}"
+        );
+        // The stack of a thread that is started afterwards is locked as far as it is used.
+        let stack = std::thread::Builder::new()
+            .stack_size(4 << 20)
+            .spawn(|| {
+                sys::touch_stack::<{ 1 << 20 }>();
+                let here = 0u8;
+                locked_at(&raw const here as usize)
+            })
+            .unwrap()
+            .join()
+            .unwrap();
+        assert!(
+            (1 << 20..2 << 20).contains(&stack),
+            "of a stack in use {stack} bytes are locked"
         );
         let report = guard.report(&[]).unwrap();
         assert_eq!(report.heap_uses_on_io_threads, None);

@@ -269,6 +269,23 @@ pub fn lock_range_on_fault(range: &std::ops::Range<usize>) -> io::Result<()> {
         .map(drop)
 }
 
+/// Mappings made from now on, stacks and heap among them, have their pages locked when they come.
+pub fn lock_future_on_fault() -> io::Result<()> {
+    // SAFETY: locking changes no byte and no address.
+    checked(unsafe { libc::mlockall(libc::MCL_FUTURE | libc::MCL_ONFAULT) }).map(drop)
+}
+
+/// Has no core dump made of this process, whatever it dies of, and reads that back.
+pub fn forbid_core_dump() -> io::Result<()> {
+    // SAFETY: prctl with plain numbers.
+    checked(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) })?;
+    // SAFETY: the same.
+    match checked(unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) })? {
+        0 => Ok(()),
+        _ => Err(io::Error::other("the process stayed dumpable")),
+    }
+}
+
 /// Swaps to `device` from now on: by priority, and with discards when pages are freed.
 pub fn swapon(device: &Path, priority: u16) -> io::Result<()> {
     let device = c_path(device)?;
