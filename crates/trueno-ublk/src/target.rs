@@ -223,7 +223,11 @@ impl Handler {
     /// Fills `buf` from `offset` on.
     pub fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Errno> {
         let Handler { worker, page } = self;
-        for_each_page(offset, buf.len(), |index, part, range| {
+        let len = buf.len();
+        for_each_page(offset, len, |index, part, range| {
+            if range.end < len {
+                worker.expect(index + 1);
+            }
             let bytes = &mut buf[range];
             if let Ok(whole) = <&mut [u8; PAGE_SIZE]>::try_from(&mut *bytes) {
                 worker.read(index, whole)?;

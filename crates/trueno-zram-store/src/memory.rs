@@ -240,6 +240,29 @@ impl Memory {
         }
     }
 
+    /// Has the processor fetch what lies at `offset`, to be used soon. Nothing else happens, wherever
+    /// that is.
+    pub(crate) fn prefetch(&self, offset: usize) {
+        let address = self.base.as_ptr().wrapping_add(offset);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, valid for any address; SSE is part of the architecture.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(address.cast());
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: a hint, valid for any address, that changes no register, flag or memory.
+        unsafe {
+            std::arch::asm!(
+                "prfm pldl1keep, [{}]",
+                in(reg) address,
+                options(nostack, readonly, preserves_flags)
+            );
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = address;
+    }
+
     /// `range` widened to whole pages, checked against the mapping.
     fn pages(&self, range: Range<usize>) -> Range<usize> {
         assert!(range.start <= range.end && range.end <= self.len);

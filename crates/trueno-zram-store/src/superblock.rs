@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 const MAGIC: u64 = u64::from_ne_bytes(*b"truenozs");
 
 /// Changes with anything that a reader of the memory has to know.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// What a store of this program may use.
 const FEATURES: u32 = 0;

@@ -15,7 +15,7 @@ use super::class::{self, SLAB_PAGES, SLOTS_MAX};
 use super::frames::Frame;
 use crate::Memory;
 use crate::step::step;
-use std::mem::size_of;
+use std::mem::{offset_of, size_of};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use trueno_zram_core::PAGE_SIZE;
 
@@ -332,6 +332,21 @@ impl Slabs {
         assert!(index < self.count);
         // SAFETY: the memory of the states is used through this function alone; a `Slab` is atomics.
         unsafe { memory.at(self.states_offset + index as usize * size_of::<Slab>()) }
+    }
+
+    /// Has the processor fetch what is known of a slab and of its slot `slot`.
+    pub fn prefetch(&self, memory: &Memory, index: u32, slot: usize) {
+        let map = self.maps_offset + index as usize * size_of::<Map>();
+        let state = self.states_offset + index as usize * size_of::<Slab>();
+        // The two ends of a map that lies on two lines.
+        for offset in [
+            map,
+            map + size_of::<Map>() - 1,
+            state,
+            state + offset_of!(Slab, taken) + slot / 8,
+        ] {
+            memory.prefetch(offset);
+        }
     }
 
     /// Makes what is known of the slabs `from..to` present.
