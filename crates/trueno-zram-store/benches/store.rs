@@ -35,6 +35,10 @@ fn main() {
             .count(),
         cpu()
     );
+    if std::env::var("TIME").is_ok() {
+        time(&pages);
+        return;
+    }
     memory(&pages);
     time(&pages);
     threads(&pages);
@@ -156,7 +160,7 @@ fn time(pages: &[Page]) {
         })
         .collect();
     let store = store(pages.len() as u64);
-    let (mut writer, mut reader) = (store.worker(), store.worker());
+    let (mut writer, mut reader, mut ahead) = (store.worker(), store.worker(), store.worker());
     for (index, page) in (0..).zip(&pages) {
         writer.write(index, page).unwrap();
     }
@@ -165,7 +169,7 @@ fn time(pages: &[Page]) {
     let mut at = 0;
     let mut out = Box::new([0; PAGE_SIZE]);
     let mut back = Page::boxed();
-    let mut read = Page::boxed();
+    let (mut read, mut next) = (Page::boxed(), Page::boxed());
     let times = turns(
         &pages,
         &mut [
@@ -206,15 +210,27 @@ fn time(pages: &[Page]) {
                     reader.read(*index, &mut read).unwrap();
                 }
             },
+            // Store, reading, with the next page known, as in a request for many.
+            &mut |batch| {
+                for (index, _) in batch {
+                    ahead.expect(*index + 1);
+                    ahead.read(*index, &mut next).unwrap();
+                }
+            },
         ],
     );
     println!("\ntime                 codec and copy    store   ratio");
-    for (what, pair) in ["writing", "reading"].iter().zip(times.chunks(2)) {
+    let [write, stored, read, loaded, expected] = times[..] else {
+        unreachable!("as many as there are runs")
+    };
+    for (what, bare, store) in [
+        ("writing", write, stored),
+        ("reading", read, loaded),
+        ("reading, next known", read, expected),
+    ] {
         println!(
-            "{what:20} {:11.0} ns {:5.0} ns  {:6.3}",
-            pair[0],
-            pair[1],
-            pair[1] / pair[0]
+            "{what:20} {bare:11.0} ns {store:5.0} ns  {:6.3}",
+            store / bare
         );
     }
 }
