@@ -93,7 +93,7 @@ watch_for_hangs() {
 # The kernel's log holds no hang, no failed allocation of ours (reclaim on 7.x fails some of its own
 # under pressure, on zram too, and goes on), no OOM kill, no I/O error, no warning.
 kernel_is_content() {
-    complaints=$(dmesg | grep -E 'blocked for more than|Out of memory|oom-kill|I/O error|Read-error|Write-error|BUG:|WARNING:|soft lockup|rcu.*stall|(trueno|ublk|maintenance)[^ ]*: page allocation failure')
+    complaints=$(dmesg | grep -E 'blocked .*for more than|Out of memory|oom-kill|I/O error|Read-error|Write-error|BUG:|WARNING:|soft lockup|rcu.*stall|(trueno|ublk|maintenance)[^ ]*: page allocation failure')
     [ -z "$complaints" ] || fail "the kernel complains:
 $complaints"
 }
