@@ -157,7 +157,9 @@ pub struct Stats {
     pub failed_memory: u64,
     /// Requests beyond the end; they are not counted as failed.
     pub invalid_io: u64,
-    /// Objects found damaged: wrong checksum, header, or block.
+    /// How often an object was found damaged (wrong entry, checksum, header, or block): by reads and
+    /// writes, by [`Worker::verify`](crate::Worker::verify), and once for each by
+    /// [`Store::attach`](crate::Store::attach). One that stays is counted each time it is met.
     pub damaged_objects: u64,
 }
 

@@ -18,6 +18,7 @@ use crate::pool::{AdoptError, Current, Frame, OBJECT_MAX, Pool, Slot, class_of};
 use crate::stats::{Counters, Stats};
 use crate::superblock::Superblock;
 use crate::table::{self, Damaged, Entry};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -572,9 +573,12 @@ struct Buffers {
     scratch: Scratch,
     /// Header and block of the object that is written or read; a huge page that is checked.
     object: Box<PageBytes>,
-    /// The page that a partial write changes; out while one is under way.
+    /// The page that a partial write changes, or that is checked; out while that is under way.
     page: Option<Box<Page>>,
 }
+
+/// Why the page among the buffers is there.
+const NO_NESTING: &str = "calls of one worker do not nest";
 
 /// How a page is to be stored.
 enum Encoded {
@@ -638,6 +642,42 @@ impl Worker {
             let bytes = HEADER_BYTES + usize::from(length);
             store.pool.prefetch_object(place, bytes);
         }
+    }
+
+    /// Checks what is stored of `pages` as reads of them would: entry, header, checksum, and that the
+    /// block decompresses. Calls `damaged` for each page that would be an error to read; returns how
+    /// many hold data. It counts as no read. What is damaged is counted in `damaged_objects`, again
+    /// each time. Others may read and write meanwhile: they wait for a copy at most, as for a read.
+    pub fn verify(
+        &mut self,
+        pages: Range<u64>,
+        mut damaged: impl FnMut(u64),
+    ) -> Result<u64, ReadError> {
+        let store = Arc::clone(&self.store);
+        if pages.end > store.plan.pages {
+            return Err(ReadError::OutOfRange);
+        }
+        let mut page = self.buffers.page.take().expect(NO_NESTING);
+        // Present before an entry is locked: whoever waits for that entry shall not wait for memory.
+        self.buffers.object.fill(0);
+        page.fill(0);
+        let (mut index, mut holding) = (pages.start, 0);
+        while index < pages.end {
+            if !store.is_written(index) {
+                index = (index / TABLE_PAGE_ENTRIES + 1) * TABLE_PAGE_ENTRIES;
+                continue;
+            }
+            if table::peek(store.word(index)) != Ok(Entry::Empty) {
+                holding += 1;
+                if self.read_uncounted(index, &mut page).is_err() {
+                    self.shared.counters.damaged_objects.add(1);
+                    damaged(index);
+                }
+            }
+            index += 1;
+        }
+        self.buffers.page = Some(page);
+        Ok(holding)
     }
 
     /// Writes page `index`. On an error the page holds what it held before.
@@ -715,11 +755,7 @@ impl Worker {
         index: u64,
         change: impl FnOnce(&mut PageBytes),
     ) -> Result<(), WriteError> {
-        let mut page = self
-            .buffers
-            .page
-            .take()
-            .expect("partial writes of one worker do not nest");
+        let mut page = self.buffers.page.take().expect(NO_NESTING);
         let result = self.update_uncounted(index, &mut page, change);
         self.buffers.page = Some(page);
         self.count_write(result)

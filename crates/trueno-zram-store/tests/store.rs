@@ -4,10 +4,13 @@ mod common;
 
 use common::Random;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use trueno_zram_core::codec::lz4::Lz4;
 use trueno_zram_core::codec::zstd::{Dictionary, Zstd};
 use trueno_zram_core::{Choice, PAGE_SIZE, Page, PageBytes, Selector};
-use trueno_zram_store::{Config, CreateError, Growth, Memory, ReadError, Store, WriteError};
+use trueno_zram_store::{
+    Config, CreateError, Growth, Memory, ReadError, Store, Worker, WriteError,
+};
 
 fn store(config: Config) -> Arc<Store> {
     let memory = Memory::anonymous(config.memory_bytes().unwrap()).unwrap();
@@ -313,6 +316,124 @@ fn a_flipped_bit_is_an_error_and_never_a_wrong_page() {
         stats.pages_read, 3000,
         "of two pages, one was read each time"
     );
+}
+
+/// The pages that `verify` calls damaged, and how many hold data.
+fn verified(worker: &mut Worker) -> (Vec<u64>, u64) {
+    let (mut damaged, pages) = (Vec::new(), worker.store().pages());
+    let holding = worker.verify(0..pages, |page| damaged.push(page)).unwrap();
+    (damaged, holding)
+}
+
+#[test]
+fn verify_names_the_damaged_pages_and_those_alone() {
+    use std::os::unix::fs::FileExt;
+    let file = tempfile::tempfile_in("/dev/shm").unwrap();
+    let config = Config::new(64 << 20, Arc::new(Lz4::new()));
+    let bytes = config.memory_bytes().unwrap();
+    let arena = config.arena_offset().unwrap();
+    let memory = Memory::from_file(file.try_clone().unwrap(), bytes).unwrap();
+    let store = Arc::new(Store::create(config, memory).unwrap());
+    let mut worker = store.worker();
+    // In three pages of the table: an object, a huge page, one word in the entry, one in an object.
+    worker.write(700, &page_with_noise(1, 900)).unwrap();
+    worker.write(3, &noise(2)).unwrap();
+    let mut same = Page::ZERO;
+    same.fill(7);
+    worker.write(4000, &same).unwrap();
+    let word = 0x7123_4567_89ab_cdef_u64;
+    same.as_chunks_mut::<8>().0.fill(word.to_ne_bytes());
+    worker.write(4001, &same).unwrap();
+    assert_eq!(verified(&mut worker), (Vec::new(), 4));
+
+    // A frame each, in the order of the writes: what is in it, and which page's it is.
+    let mut frame = vec![0; PAGE_SIZE];
+    let mut found = 0;
+    for (number, page) in [700, 3, 4001].into_iter().enumerate() {
+        let start = arena + (number * PAGE_SIZE) as u64;
+        file.read_exact_at(&mut frame, start).unwrap();
+        for at in (0..PAGE_SIZE).filter(|at| frame[*at] != 0) {
+            let bit = 1 << (at % 8);
+            file.write_all_at(&[frame[at] ^ bit], start + at as u64)
+                .unwrap();
+            assert_eq!(verified(&mut worker), (vec![page], 4), "byte {at}");
+            file.write_all_at(&[frame[at]], start + at as u64).unwrap();
+            found += 1;
+        }
+    }
+    assert!(found > 4000, "only {found} bytes were tried");
+    assert_eq!(verified(&mut worker), (Vec::new(), 4));
+
+    // An entry that no program of ours writes, in the second page of the table.
+    let entry = PAGE_SIZE as u64 + 700 * 8;
+    let mut bits = [0; 8];
+    file.read_exact_at(&mut bits, entry).unwrap();
+    let flipped = u64::from_ne_bytes(bits) ^ (1 << 60);
+    file.write_all_at(&flipped.to_ne_bytes(), entry).unwrap();
+    for _ in 0..2 {
+        assert_eq!(verified(&mut worker), (vec![700], 4));
+    }
+    file.write_all_at(&bits, entry).unwrap();
+
+    let stats = store.stats();
+    assert_eq!(stats.damaged_objects, found + 2, "once each time");
+    assert_eq!((stats.pages_read, stats.failed_reads), (0, 0));
+    let pages = store.pages();
+    assert_eq!(
+        worker.verify(pages..pages + 1, |_| {}),
+        Err(ReadError::OutOfRange)
+    );
+    drop(worker);
+    store.check().unwrap();
+}
+
+#[test]
+fn verify_takes_no_page_that_is_being_changed_for_damaged() {
+    const PAGES: u64 = 24;
+    let store = store(Config::new(1 << 20, Arc::new(Lz4::new())));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (mut rounds, mut held) = (0, 0);
+    std::thread::scope(|scope| {
+        for thread in 0..2u64 {
+            let (store, done) = (&store, &done);
+            scope.spawn(move || {
+                let mut worker = store.worker();
+                let mut random = Random::new(thread);
+                while !done.load(Relaxed) {
+                    let index = random.below(PAGES);
+                    match random.below(8) {
+                        0 => worker.discard(index, 1).unwrap(),
+                        1 => drop(store.compact()),
+                        2 => worker.write_part(index, 100, &[1; 700]).unwrap(),
+                        3 => worker.write(index, &noise(random.next())).unwrap(),
+                        _ => {
+                            let bytes = 100 + random.below(3000) as usize;
+                            let page = page_with_noise(random.next(), bytes);
+                            worker.write(index, &page).unwrap();
+                        }
+                    }
+                }
+            });
+        }
+        let mut worker = store.worker();
+        let begin = std::time::Instant::now();
+        while begin.elapsed() < std::time::Duration::from_millis(1500) {
+            let (damaged, holding) = verified(&mut worker);
+            if !damaged.is_empty() {
+                done.store(true, Relaxed);
+                panic!("pages {damaged:?} in round {rounds}");
+            }
+            rounds += 1;
+            held += holding;
+        }
+        done.store(true, Relaxed);
+    });
+    assert!(
+        rounds > 50 && held > rounds,
+        "{held} pages, {rounds} rounds"
+    );
+    assert_eq!(store.stats().damaged_objects, 0);
+    store.check().unwrap();
 }
 
 #[test]
