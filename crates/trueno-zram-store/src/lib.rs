@@ -33,6 +33,7 @@
 //! ```
 
 mod compact;
+mod damage;
 mod error;
 pub mod memory;
 pub mod plan;
@@ -47,8 +48,9 @@ pub mod table;
 #[cfg(test)]
 mod crash;
 
+pub use damage::{Damage, Met};
 pub use error::{AttachError, CreateError, ReadError, WriteError};
 pub use memory::Memory;
 pub use plan::{Config, Growth};
-pub use stats::Stats;
+pub use stats::{ClassStats, Stats};
 pub use store::{Store, Worker};

@@ -29,7 +29,7 @@ macro_rules! counters {
 
 counters! {
     // Gauges.
-    pages_stored, zero_pages, same_pages, huge_pages, compr_bytes,
+    pages_stored, zero_pages, same_pages, huge_pages, compressed_pages, objects, compr_bytes,
     // Counters.
     huge_pages_since, skipped_pages, pages_tried, pages_compressed,
     pages_written, pages_read, pages_discarded, bytes_encoded,
@@ -57,8 +57,15 @@ impl Counters {
             Entry::Stored {
                 codec: CodecId::Same,
                 ..
-            } => count(&self.same_pages, 1),
-            Entry::Stored { length, .. } => count(&self.compr_bytes, length.into()),
+            } => {
+                count(&self.same_pages, 1);
+                count(&self.objects, 1);
+            }
+            Entry::Stored { length, .. } => {
+                count(&self.compressed_pages, 1);
+                count(&self.objects, 1);
+                count(&self.compr_bytes, length.into());
+            }
             Entry::Huge { .. } => {
                 count(&self.huge_pages, 1);
                 count(&self.compr_bytes, PAGE_SIZE as u64);
@@ -100,7 +107,7 @@ impl Count {
 pub struct Stats {
     /// Bytes of the store's size.
     pub size: u64,
-    /// Pages that hold data, same-filled ones included.
+    /// Pages that hold data: `same_pages` + `compressed_pages` + `huge_pages`.
     pub pages_stored: u64,
     /// Bytes of them, uncompressed: `pages_stored` · 4096.
     pub orig_data_size: u64,
@@ -117,6 +124,11 @@ pub struct Stats {
     pub same_pages: u64,
     /// Of these, pages of zeros.
     pub zero_pages: u64,
+    /// Pages kept as a block that a codec made.
+    pub compressed_pages: u64,
+    /// Objects in the pool: those of `compressed_pages`, and of same-filled pages whose word fits in
+    /// no entry.
+    pub objects: u64,
     /// Pages of memory that compaction freed, ever.
     pub pages_compacted: u64,
     /// Pages kept as they are.
@@ -163,6 +175,20 @@ pub struct Stats {
     pub damaged_objects: u64,
 }
 
+/// A size class that has memory: slots of one size, and the frames that they lie in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClassStats {
+    /// Bytes of a slot.
+    pub slot_bytes: u64,
+    /// Slots that there is memory for.
+    pub slots: u64,
+    /// Of these, slots with an object.
+    pub objects: u64,
+    /// Frames: pages of memory.
+    pub frames: u64,
+}
+
 impl Stats {
     /// Uncompressed bytes per byte of memory; `None` while nothing takes memory.
     pub fn ratio(&self) -> Option<f64> {
@@ -177,6 +203,8 @@ impl Stats {
             same_pages: counters.same_pages.gauge(),
             zero_pages: counters.zero_pages.gauge(),
             huge_pages: counters.huge_pages.gauge(),
+            compressed_pages: counters.compressed_pages.gauge(),
+            objects: counters.objects.gauge(),
             huge_pages_since: counters.huge_pages_since.get(),
             pages_written: counters.pages_written.get(),
             pages_read: counters.pages_read.get(),

@@ -11,11 +11,12 @@
 //! of 1.4 KB takes XXH3 some 35 ns, CRC-32C in hardware 45 and rapidhash 85, of a read's 1100.)
 
 use crate::compact::Compactor;
+use crate::damage::{Damage, Met, Notes};
 use crate::error::{AttachError, CreateError, ReadError, WriteError};
 use crate::memory::Memory;
 use crate::plan::{Config, Growth, Plan};
 use crate::pool::{AdoptError, Current, Frame, OBJECT_MAX, Pool, Slot, class_of};
-use crate::stats::{Counters, Stats};
+use crate::stats::{ClassStats, Counters, Stats};
 use crate::superblock::Superblock;
 use crate::table::{self, Damaged, Entry};
 use std::ops::Range;
@@ -55,6 +56,7 @@ pub struct Store {
     pub(crate) compactor: Mutex<Compactor>,
     /// Pages of memory in slabs that compaction emptied.
     pub(crate) pages_compacted: AtomicU64,
+    damage: Notes,
 }
 
 /// All workers that live, and the counts of those that ended.
@@ -149,6 +151,7 @@ impl Store {
             workers: Mutex::default(),
             compactor: Mutex::new(Compactor::new()),
             pages_compacted: AtomicU64::new(0),
+            damage: Notes::new(),
         })
     }
 
@@ -298,6 +301,20 @@ impl Store {
         }
     }
 
+    /// The size classes in use, by size. With nobody at work and nothing damaged they add up to
+    /// [`stats`](Store::stats): their objects to `objects`, and their frames, with one for each huge
+    /// page, to `mem_used_total`.
+    pub fn classes(&self) -> Vec<ClassStats> {
+        self.pool.class_stats()
+    }
+
+    /// Calls `each` for the damaged objects that reads and writes have met after the first `seen` of
+    /// them, and returns how many there have been. Only the last 64 are kept: of the others there is
+    /// the number alone. What [`Worker::verify`] finds is not among them.
+    pub fn damage_since(&self, seen: u64, each: impl FnMut(Damage)) -> u64 {
+        self.damage.since(seen, each)
+    }
+
     /// Changes the limit of `mem_used_total`. Objects above a lower limit stay.
     pub fn set_mem_limit(&self, limit: Option<u64>) -> Result<(), CreateError> {
         if let Some(bytes) = limit.filter(|bytes| *bytes < crate::plan::MEM_LIMIT_MIN) {
@@ -375,6 +392,7 @@ impl Store {
         if slots != taken {
             return Err(format!("{slots} slots have a page, {taken} are taken"));
         }
+        self.check_sums()?;
         let (found, stats) = (Stats::of(&found), self.stats());
         let gauges = |stats: &Stats| {
             (
@@ -382,15 +400,37 @@ impl Store {
                 stats.same_pages,
                 stats.zero_pages,
                 stats.huge_pages,
+                stats.compressed_pages,
+                stats.objects,
                 stats.compr_data_size,
             )
         };
         if gauges(&found) != gauges(&stats) {
             return Err(format!(
-                "counted {:?}, found {:?} (stored, same, zero, huge, bytes)",
+                "counted {:?}, found {:?} (stored, same, zero, huge, compressed, objects, bytes)",
                 gauges(&stats),
                 gauges(&found)
             ));
+        }
+        Ok(())
+    }
+
+    /// Whether the figures add up. Only while nobody reads or writes.
+    fn check_sums(&self) -> Result<(), String> {
+        let (stats, classes) = (self.stats(), self.classes());
+        let objects: u64 = classes.iter().map(|class| class.objects).sum();
+        let frames: u64 = classes.iter().map(|class| class.frames).sum();
+        let kinds = stats.same_pages + stats.compressed_pages + stats.huge_pages;
+        let fits = |class: &ClassStats| {
+            class.objects <= class.slots
+                && class.slots * class.slot_bytes <= class.frames * PAGE_SIZE as u64
+        };
+        if stats.pages_stored != kinds
+            || stats.objects != objects
+            || stats.mem_used_total != (frames + stats.huge_pages) * PAGE_SIZE as u64
+            || !classes.iter().all(fits)
+        {
+            return Err(format!("{stats:?} and {classes:?} do not add up"));
         }
         Ok(())
     }
@@ -599,7 +639,7 @@ impl Worker {
         let result = self.read_uncounted(index, page);
         match result {
             Ok(()) => self.shared.counters.pages_read.add(1),
-            Err(error) => self.count_read_error(error),
+            Err(error) => self.count_read_error(index, error),
         }
         result
     }
@@ -683,7 +723,7 @@ impl Worker {
     /// Writes page `index`. On an error the page holds what it held before.
     pub fn write(&mut self, index: u64, page: &PageBytes) -> Result<(), WriteError> {
         let result = self.write_uncounted(index, page);
-        self.count_write(result)
+        self.count_write(index, result)
     }
 
     fn write_uncounted(&mut self, index: u64, page: &PageBytes) -> Result<(), WriteError> {
@@ -758,7 +798,7 @@ impl Worker {
         let mut page = self.buffers.page.take().expect(NO_NESTING);
         let result = self.update_uncounted(index, &mut page, change);
         self.buffers.page = Some(page);
-        self.count_write(result)
+        self.count_write(index, result)
     }
 
     fn update_uncounted(
@@ -920,18 +960,17 @@ impl Worker {
     /// it names may belong to another page: nothing is freed then, and that memory is lost until
     /// the store ends.
     fn end(&mut self, index: u64, old: Result<Entry, Damaged>) {
-        let c = &self.shared.counters;
         let Ok(old) = old else {
-            c.damaged_objects.add(1);
+            self.meet_damage(index, Met::Replacing);
             return;
         };
-        c.let_go(old);
+        self.shared.counters.let_go(old);
         if matches!(old, Entry::Empty | Entry::Same(_)) {
             return;
         }
         let store = &*self.store;
         if !store.is_slot_of_page(index, old, &mut self.buffers.object) {
-            c.damaged_objects.add(1);
+            self.meet_damage(index, Met::Replacing);
             return;
         }
         // This thread alone took the entry out of the table, so what it names is its own.
@@ -943,16 +982,21 @@ impl Worker {
     }
 
     /// What was refused before anything was tried counts as invalid alone, as with the kernel's zram.
-    fn count_read_error(&self, error: ReadError) {
+    fn count_read_error(&self, index: u64, error: ReadError) {
         let c = &self.shared.counters;
         match error {
             ReadError::OutOfRange => return c.invalid_io.add(1),
-            ReadError::Corrupt => c.damaged_objects.add(1),
+            ReadError::Corrupt => self.meet_damage(index, Met::Reading),
         }
         c.failed_reads.add(1);
     }
 
-    fn count_write(&self, result: Result<(), WriteError>) -> Result<(), WriteError> {
+    fn meet_damage(&self, index: u64, met: Met) {
+        self.shared.counters.damaged_objects.add(1);
+        self.store.damage.leave(index, met);
+    }
+
+    fn count_write(&self, index: u64, result: Result<(), WriteError>) -> Result<(), WriteError> {
         let c = &self.shared.counters;
         match result {
             Ok(()) => c.pages_written.add(1),
@@ -962,7 +1006,7 @@ impl Worker {
                 match error {
                     WriteError::Limit => c.failed_limit.add(1),
                     WriteError::NoMemory => c.failed_memory.add(1),
-                    WriteError::Corrupt => c.damaged_objects.add(1),
+                    WriteError::Corrupt => self.meet_damage(index, Met::Changing),
                     WriteError::OutOfRange => {}
                 }
             }

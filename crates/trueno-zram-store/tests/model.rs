@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use trueno_zram_core::codec::lz4::Lz4;
 use trueno_zram_core::{Choice, Codec, PAGE_SIZE, Page, PageBytes, Selector};
-use trueno_zram_store::{Config, Growth, Memory, Stats, Store, Worker, WriteError};
+use trueno_zram_store::{ClassStats, Config, Growth, Memory, Stats, Store, Worker, WriteError};
 
 /// Skips some pages, so that huge pages arise from both reasons.
 struct SomeRaw;
@@ -155,6 +155,33 @@ fn step(
     Ok(())
 }
 
+/// Whether the figures add up.
+fn adds_up(store: &Store, model: &BTreeMap<u64, Page>) -> Result<(), String> {
+    let (stats, classes) = (store.stats(), store.classes());
+    let sum = |figure: fn(&ClassStats) -> u64| classes.iter().map(figure).sum::<u64>();
+    let claims = [
+        // Zeros in a page that was never written store nothing.
+        stats.pages_stored <= model.len() as u64,
+        stats.orig_data_size == stats.pages_stored * PAGE_SIZE as u64,
+        stats.pages_stored == stats.same_pages + stats.compressed_pages + stats.huge_pages,
+        stats.same_pages >= stats.zero_pages,
+        // Beside compressed pages, same-filled ones of a word that fits in no entry.
+        (stats.compressed_pages..=stats.compressed_pages + stats.same_pages)
+            .contains(&stats.objects),
+        stats.objects == sum(|class| class.objects),
+        stats.mem_used_total == (sum(|class| class.frames) + stats.huge_pages) * PAGE_SIZE as u64,
+        stats.compr_data_size
+            <= sum(|class| class.objects * class.slot_bytes) + stats.huge_pages * PAGE_SIZE as u64,
+        stats.mem_used_max >= stats.mem_used_total,
+        classes.iter().all(|class| class.objects <= class.slots),
+        classes.is_sorted_by_key(|class| class.slot_bytes),
+    ];
+    match claims.iter().position(|holds| !holds) {
+        Some(claim) => Err(format!("claim {claim}: {stats:?}, {classes:?}")),
+        None => Ok(()),
+    }
+}
+
 fn verify(worker: &mut Worker, model: &BTreeMap<u64, Page>, pages: std::ops::Range<u64>) {
     let mut page = Page::ZERO;
     for index in pages {
@@ -183,6 +210,11 @@ fn random_operations_match_a_map() {
             }
             if random.below(50) == 0 {
                 store.compact();
+            }
+            if number % 4 == 0
+                && let Err(what) = adds_up(&store, &model)
+            {
+                panic!("seed {seed}, operation {number}: {what}");
             }
         }
         store

@@ -9,7 +9,7 @@ use trueno_zram_core::codec::lz4::Lz4;
 use trueno_zram_core::codec::zstd::{Dictionary, Zstd};
 use trueno_zram_core::{Choice, PAGE_SIZE, Page, PageBytes, Selector};
 use trueno_zram_store::{
-    Config, CreateError, Growth, Memory, ReadError, Store, Worker, WriteError,
+    Config, CreateError, Growth, Memory, Met, ReadError, Store, Worker, WriteError,
 };
 
 fn store(config: Config) -> Arc<Store> {
@@ -385,6 +385,38 @@ fn verify_names_the_damaged_pages_and_those_alone() {
     );
     drop(worker);
     store.check().unwrap();
+}
+
+#[test]
+fn whoever_meets_a_damaged_object_leaves_a_note() {
+    use std::os::unix::fs::FileExt;
+    let file = tempfile::tempfile_in("/dev/shm").unwrap();
+    let config = Config::new(1 << 20, Arc::new(Lz4::new()));
+    let bytes = config.memory_bytes().unwrap();
+    let arena = config.arena_offset().unwrap();
+    let memory = Memory::from_file(file.try_clone().unwrap(), bytes).unwrap();
+    let store = Arc::new(Store::create(config, memory).unwrap());
+    let mut worker = store.worker();
+    let mut back = Page::ZERO;
+    worker.write(5, &page_with_noise(1, 900)).unwrap();
+    worker.read(5, &mut back).unwrap();
+    worker.write_part(5, 0, &[1]).unwrap();
+    worker.write(5, &page_with_noise(1, 900)).unwrap();
+    let mut notes = Vec::new();
+    assert_eq!(store.damage_since(0, |note| notes.push(note)), 0);
+
+    // Every object's header, wherever page 5 lies now.
+    file.write_all_at(&[0xff; PAGE_SIZE], arena).unwrap();
+    assert_eq!(verified(&mut worker).0, [5]);
+    assert!(worker.read(5, &mut back).is_err());
+    assert!(worker.write_part(5, 0, &[1]).is_err());
+    worker.write(5, &noise(1)).unwrap();
+    worker.read(5, &mut back).unwrap();
+    assert_eq!(store.damage_since(0, |note| notes.push(note)), 3);
+    assert!(notes.iter().all(|note| note.page == 5), "{notes:?}");
+    let met: Vec<Met> = notes.iter().map(|note| note.met).collect();
+    assert_eq!(met, [Met::Reading, Met::Changing, Met::Replacing]);
+    assert_eq!(store.stats().damaged_objects, 4);
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod slab;
 use crate::Memory;
 use crate::error::WriteError;
 use crate::plan::{Growth, Plan};
+use crate::stats::ClassStats;
 use crate::step::{step, step_locked};
 use crate::superblock::Superblock;
 use crate::system::System;
@@ -935,6 +936,21 @@ impl Pool {
             }
         }
         Ok(())
+    }
+
+    /// What each class has that has anything, by size of its slots.
+    pub fn class_stats(&self) -> Vec<ClassStats> {
+        let mut all = [ClassStats::default(); CLASS_COUNT];
+        for index in 0..self.slab_count() {
+            let state = self.slab(index).state();
+            let Some(class) = state.class else { continue };
+            let sum = &mut all[usize::from(class)];
+            sum.slot_bytes = slot_bytes(class) as u64;
+            sum.slots += slots_in(class, state.pages) as u64;
+            sum.objects += u64::from(state.used);
+            sum.frames += u64::from(state.pages);
+        }
+        all.into_iter().filter(|class| class.frames > 0).collect()
     }
 
     /// Slots that are taken, over all slabs. For checks.
