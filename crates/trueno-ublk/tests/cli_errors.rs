@@ -54,7 +54,7 @@ fn arguments_that_make_no_sense() {
         "",
         &[
             "no command",
-            "create, remove, recover, upgrade, reset, list, stat, find",
+            "create, remove, recover, upgrade, reset, list, stat, scrub, find",
         ],
     );
     misused("frobnicate", &["\"frobnicate\"", "create, remove"]);
@@ -76,13 +76,17 @@ fn arguments_that_make_no_sense() {
     );
     misused("stat --json --mm-stat", &["--json", "--mm-stat", "leave"]);
     misused("remove", &["<DEVICE> is missing"]);
+    misused("scrub", &["<DEVICE> is missing"]);
+    misused("scrub 0 --rate fast", &["--rate", "\"fast\""]);
+    misused("scrub 0 --rate 4095", &["--rate", "4095", "4096"]);
+    misused("scrub 0 --rate 1M --stop", &["--rate", "--stop", "leave"]);
 }
 
 /// As a script does that has no value in its variable.
 #[test]
 fn a_device_without_a_name() {
     let bench = Bench::new();
-    for command in ["remove", "reset", "stat"] {
+    for command in ["remove", "reset", "scrub", "stat"] {
         let sentence = refusal(&bench.command([command, ""]).output().unwrap(), 2);
         assert!(sentence.contains("DEVICE"), "{sentence}");
         assert!(sentence.contains("has no value"), "{sentence}");

@@ -132,6 +132,217 @@ fn data_shows_in_the_figures_and_goes_with_reset() {
     assert_no_trace(&bench);
 }
 
+fn log(bench: &Bench) -> String {
+    std::fs::read_to_string(bench.run_dir().join("0.log")).unwrap()
+}
+
+/// A byte of an object is changed behind the daemon's back: `scrub` finds the page, reading it is an
+/// error, all others are well, and everyone who asks is told.
+#[test]
+fn a_damaged_page_is_found_named_and_the_only_one_that_cannot_be_read() {
+    use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+    const PAGES: usize = 1000;
+    const MARK: &[u8] = b"this page is going to be damaged";
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    let device = bench.json("create --size 64M --transport loop");
+    if !common::can("a tmpfs that is not swapped", keeps_data(&bench)) {
+        return;
+    }
+    let name = device["name"].as_str().unwrap();
+    let mut data: Vec<u8> = (0..PAGES)
+        .flat_map(|page| {
+            let line = format!("page {page} has words that a codec makes small, ");
+            line.bytes().cycle().take(4096).collect::<Vec<u8>>()
+        })
+        .collect();
+    // Nothing in these words repeats: they stand in the block as they are.
+    data[700 * 4096..][..MARK.len()].copy_from_slice(MARK);
+    let file = OpenOptions::new().write(true).open(name).unwrap();
+    file.write_all_at(&data, 0).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+
+    let whole = bench.json("scrub 0");
+    assert_eq!(
+        (&whole["phase"], &whole["number"]),
+        (&"done".into(), &1.into())
+    );
+    assert_eq!(whole["pages_checked"], PAGES);
+    assert_eq!(whole["pages_damaged"], 0);
+    assert!(
+        bench
+            .done(&format!("scrub {name}"))
+            .contains("1000 pages checked")
+    );
+
+    let path = bench.run_dir().join("0/memory/store");
+    let store = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let at = find(&store, MARK).expect("the block has the words");
+    store.write_all_at(b"T", at).unwrap();
+
+    let output = bench.run("scrub 0");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("1000 pages checked"), "{said}");
+    assert!(said.contains("damaged: page 700 (byte 2867200)"), "{said}");
+    let sentence = String::from_utf8(output.stderr).unwrap();
+    assert!(sentence.contains("1 pages of /dev/loop"), "{sentence}");
+    let output = bench.run("scrub 0 --json");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let scrub: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(scrub["damaged"], serde_json::json!([2867200]));
+
+    // Page by page, past the kernel's cache.
+    let direct = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(name)
+        .unwrap();
+    let mut memory = vec![0; 2 * 4096];
+    let start = memory.as_ptr().align_offset(4096);
+    let back = &mut memory[start..][..4096];
+    for page in 0..PAGES {
+        let read = direct.read_exact_at(back, page as u64 * 4096);
+        if page == 700 {
+            assert_eq!(read.unwrap_err().raw_os_error(), Some(libc::EIO));
+        } else {
+            read.unwrap();
+            assert!(back == &data[page * 4096..][..4096], "page {page} differs");
+        }
+    }
+    drop(direct);
+    wait_until("the log has the read", || {
+        log(&bench).contains("page 700 (byte 2867200) is damaged: a read of it failed")
+    });
+    let said = log(&bench);
+    let told = "scrub: page 700 (byte 2867200) is damaged";
+    assert_eq!(said.matches(told).count(), 2, "{said}");
+    assert!(said.contains("1000 pages checked"), "{said}");
+
+    let stat = bench.json("stat 0");
+    assert_eq!(stat["scrub"], scrub);
+    let reads = stat["io_stat"]["failed_reads"].as_u64().unwrap();
+    assert!(reads >= 1, "{stat}");
+    // Each finding counts: two scrubs and the reads.
+    assert_eq!(stat["store"]["damaged_objects"], 2 + reads);
+    assert_adds_up(&stat);
+    assert!(bench.done("stat 0").contains("1 damaged"));
+
+    // Written anew, it is whole.
+    let file = OpenOptions::new().write(true).open(name).unwrap();
+    file.write_all_at(&data[700 * 4096..][..4096], 700 * 4096)
+        .unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    assert_eq!(bench.json("scrub 0")["pages_damaged"], 0);
+    bench.done("remove 0");
+    assert_no_trace(&bench);
+}
+
+/// Where `words` stand in a file.
+fn find(file: &std::fs::File, words: &[u8]) -> Option<u64> {
+    use std::os::unix::fs::FileExt as _;
+    let mut part = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        let count = file.read_at(&mut part, at).unwrap();
+        if let Some(found) = part[..count]
+            .windows(words.len())
+            .position(|at| at == words)
+        {
+            return Some(at + found as u64);
+        }
+        if count < part.len() {
+            return None;
+        }
+        at += (count - words.len()) as u64;
+    }
+}
+
+/// The sums over the classes of `stat --json` are its totals.
+fn assert_adds_up(stat: &serde_json::Value) {
+    let number = |value: &serde_json::Value| value.as_u64().unwrap();
+    let (store, mm) = (&stat["store"], &stat["mm_stat"]);
+    let sum = |column: usize| -> u64 {
+        let classes = stat["classes"].as_array().unwrap();
+        classes.iter().map(|class| number(&class[column])).sum()
+    };
+    assert_eq!(
+        number(&store["pages_stored"]),
+        number(&mm["same_pages"]) + number(&store["compressed_pages"]) + number(&mm["huge_pages"])
+    );
+    assert_eq!(number(&store["objects"]), sum(2));
+    assert!(sum(2) <= sum(1));
+    assert_eq!(
+        number(&mm["mem_used_total"]),
+        (sum(3) + number(&mm["huge_pages"])) * 4096
+    );
+}
+
+/// A page a second: whoever asks something else, or removes the device, does not wait for it.
+#[test]
+fn a_slow_scrub_stands_in_nobodys_way() {
+    if !can_make_devices() {
+        return;
+    }
+    let bench = Bench::new();
+    let device = bench.json("create --size 64M --transport loop");
+    let name = device["name"].as_str().unwrap();
+    let mut file = OpenOptions::new().write(true).open(name).unwrap();
+    file.write_all(&b"some words ".repeat(300_000)).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+
+    let slow = || {
+        let before = bench.json("stat 0")["scrub"]["number"]
+            .as_u64()
+            .unwrap_or(0);
+        let mut command = bench.command(["scrub", "0", "--rate", "4K"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        wait_until("it is under way", || {
+            let scrub = &bench.json("stat 0")["scrub"];
+            scrub["number"] == before + 1 && scrub["pages_checked"] != 0
+        });
+        child
+    };
+    let begin = Instant::now();
+    // One that is interrupted leaves it under way; another one is refused meanwhile.
+    let mut child = slow();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(bench.json("stat 0")["scrub"]["phase"], "running");
+    assert!(bench.done("stat 0").contains("% passed"));
+    let sentence = bench.refused("scrub 0", 1);
+    assert!(sentence.contains("scrub 0 --stop"), "{sentence}");
+    bench.done("scrub 0 --stop");
+    assert_eq!(bench.json("stat 0")["scrub"]["phase"], "stopped");
+    let sentence = bench.refused("scrub 0 --stop", 1);
+    assert!(sentence.contains("no scrub of device 0"), "{sentence}");
+
+    // Who waits for one is told when somebody stops it.
+    let child = slow();
+    bench.done("scrub 0 --stop");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("was stopped at byte 1048576"), "{said}");
+
+    let child = slow();
+    bench.done("remove 0");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(begin.elapsed() < Duration::from_secs(30), "somebody waited");
+    assert_no_trace(&bench);
+}
+
 #[test]
 fn a_signal_ends_an_unused_device_and_spares_a_mounted_one() {
     if !can_make_devices() {

@@ -12,6 +12,7 @@ mod list;
 mod recover;
 mod remove;
 mod reset;
+mod scrub;
 mod stat;
 mod upgrade;
 
@@ -45,6 +46,7 @@ enum Command {
     List(list::Args),
     /// Show how a device does
     Stat(stat::Args),
+    Scrub(scrub::Args),
     /// Print the next free device id
     Find(find::Args),
     /// Serve the device that the errand on standard input describes
@@ -86,6 +88,7 @@ pub fn main() -> ExitCode {
         Ok(Command::Reset(args)) => reset::run(&args),
         Ok(Command::List(args)) => list::run(&args),
         Ok(Command::Stat(args)) => stat::run(&args),
+        Ok(Command::Scrub(args)) => scrub::run(&args),
         Ok(Command::Find(args)) => find::run(&args),
         // It reports to its parent itself, or to its log.
         Ok(Command::Daemon) => return daemon::run(),

@@ -3,7 +3,7 @@
 use super::device::{self, Standing};
 use super::{Failure, output};
 use crate::control::client;
-use crate::control::protocol::{Info, Op, Stat};
+use crate::control::protocol::{Info, Op, ScrubPhase, Stat};
 use crate::daemon::RunDir;
 use crate::daemon::harden;
 use clap::builder::NonEmptyStringValueParser;
@@ -75,8 +75,10 @@ fn describe(stat: &Stat) -> String {
         mm_stat: mm,
         io_stat: io,
         store,
+        classes: _,
         hardening,
         standby,
+        scrub,
     } = stat;
     let mut table = Table::new(&[("", Align::Left), ("", Align::Left)]);
     let mut line = |name: &str, value: String| table.row(vec![name.to_string(), value]);
@@ -118,6 +120,10 @@ fn describe(stat: &Stat) -> String {
         format!("{} (zero {})", mm.same_pages, store.zero_pages),
     );
     line(
+        "compressed pages",
+        format!("{} ({} objects)", store.compressed_pages, store.objects),
+    );
+    line(
         "huge pages",
         format!("{} (ever {})", mm.huge_pages, mm.huge_pages_since),
     );
@@ -127,7 +133,7 @@ fn describe(stat: &Stat) -> String {
     line(
         "failed reads",
         format!(
-            "{} ({} objects damaged)",
+            "{} ({} times an object was found damaged)",
             io.failed_reads, store.damaged_objects
         ),
     );
@@ -139,6 +145,17 @@ fn describe(stat: &Stat) -> String {
         ),
     );
     line("invalid requests", io.invalid_io.to_string());
+    if let Some(scrub) = scrub {
+        let phase = match scrub.phase {
+            ScrubPhase::Running => {
+                let passed = u128::from(scrub.position) * 100;
+                format!("{} % passed", passed / u128::from(device.disksize.max(1)))
+            }
+            ScrubPhase::Done => "done".to_string(),
+            ScrubPhase::Stopped => "stopped".to_string(),
+        };
+        line("scrub", format!("{phase}: {scrub}"));
+    }
     if let Some(pid) = standby {
         line("standby", format!("process {pid}"));
     }

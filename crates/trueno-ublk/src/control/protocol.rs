@@ -14,6 +14,9 @@
 //! | `remove` | `force` (false) | [`Removed`]; the daemon ends |
 //! | `hand_over` | `program` | the process that goes on; the daemon ends |
 //! | `mem_limit` | `bytes` (absent: none) | `null` |
+//! | `scrub` | `rate`: bytes a second | [`Scrub`], which has begun |
+//! | `scrub_state` | | [`Scrub`], the last one; `null`: there was none |
+//! | `scrub_stop` | | [`Scrub`], which was under way |
 //!
 //! A connection may carry any number of requests, one after the other. Fields may be added within
 //! a version; who reads ignores those it does not know.
@@ -60,6 +63,15 @@ pub enum Op {
         #[serde(default)]
         bytes: Option<u64>,
     },
+    /// Begin to check all pages.
+    Scrub {
+        /// The most bytes of uncompressed pages to check in a second.
+        rate: u64,
+    },
+    /// How far is the scrub?
+    ScrubState,
+    /// End the scrub that is under way.
+    ScrubStop,
 }
 
 /// What a device is.
@@ -123,20 +135,33 @@ pub struct Stat {
     pub io_stat: IoStat,
     /// What the kernel has no terms for.
     pub store: StoreStat,
+    /// The size classes that have memory: bytes of a slot, slots, objects in them, pages of memory.
+    #[serde(default)]
+    pub classes: Vec<[u64; 4]>,
     /// What keeps it alive under memory pressure.
     pub hardening: harden::Report,
     /// The process that takes over when the daemon dies, where one stands by.
     #[serde(default)]
     pub standby: Option<u32>,
+    /// The scrub under way, or the last one, where this process has done one.
+    #[serde(default)]
+    pub scrub: Option<Scrub>,
 }
 
 /// The store's numbers that the kernel's zram has no names for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreStat {
-    /// Pages that hold data, same-filled ones included.
+    /// Pages that hold data: `same_pages` + `compressed_pages` + `huge_pages`.
     pub pages_stored: u64,
     /// Pages of zeros among them.
     pub zero_pages: u64,
+    /// Pages kept as a block that a codec made.
+    #[serde(default)]
+    pub compressed_pages: u64,
+    /// Objects in the pool: those of `compressed_pages`, and of same-filled pages whose word fits in
+    /// no entry of the page table.
+    #[serde(default)]
+    pub objects: u64,
     /// Pages written, ever.
     pub pages_written: u64,
     /// Pages read, ever.
@@ -156,8 +181,52 @@ pub struct StoreStat {
     pub failed_limit: u64,
     /// Writes that failed since no memory was ready.
     pub failed_memory: u64,
-    /// Objects found damaged.
+    /// How often an object was found damaged, by reads, writes, scrubs or a recovery.
     pub damaged_objects: u64,
+}
+
+/// A check of all pages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scrub {
+    /// Which one of this process, from 1 on.
+    pub number: u64,
+    /// How far it is.
+    pub phase: ScrubPhase,
+    /// The most bytes of uncompressed pages that it checks in a second.
+    pub rate: u64,
+    /// Bytes of the device that it has passed.
+    pub position: u64,
+    /// Pages that held data, and were checked.
+    pub pages_checked: u64,
+    /// Of these, pages that cannot be read.
+    pub pages_damaged: u64,
+    /// Where the first 16 of them begin, in bytes.
+    pub damaged: Vec<u64>,
+    /// Milliseconds since its begin, or from there to its end.
+    pub elapsed_ms: u64,
+}
+
+/// How far a scrub is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScrubPhase {
+    /// It is under way.
+    Running,
+    /// It has seen all pages.
+    Done,
+    /// It was told to end.
+    Stopped,
+}
+
+impl fmt::Display for Scrub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (checked, damaged) = (self.pages_checked, self.pages_damaged);
+        let seconds = self.elapsed_ms as f64 / 1000.0;
+        write!(
+            f,
+            "{checked} pages checked in {seconds:.1} s, {damaged} damaged"
+        )
+    }
 }
 
 /// The answer to `remove`.
@@ -268,6 +337,9 @@ mod tests {
                 bytes: Some(1 << 30),
             },
             Op::MemLimit { bytes: None },
+            Op::Scrub { rate: 1 << 20 },
+            Op::ScrubState,
+            Op::ScrubStop,
         ] {
             assert_eq!(parse_request(request_line(&op).unwrap().as_bytes()), Ok(op));
         }

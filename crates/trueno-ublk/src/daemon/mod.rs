@@ -10,12 +10,13 @@
 //! made, its ublk device taken over, its loop device made anew. Swap cannot wait for somebody to do
 //! so: beside its daemon, the worker, a second process stands by (`standby.rs`).
 //!
-//! Threads: this one (signals, life), four of the control socket, one for maintenance, and the
-//! transport's. The last two kinds are on the way of pages and are hardened ([`harden`]).
+//! Threads: this one (signals, life, the log's lines on damage), four of the control socket, one for
+//! a scrub while there is one, one for maintenance, and the transport's. The last two kinds are on the way of pages and are hardened ([`harden`]).
 #![deny(unsafe_code)]
 
 pub mod choose;
 mod compaction;
+mod damage;
 pub mod harden;
 #[allow(unsafe_code)] // It is a heap.
 pub mod heap;
@@ -25,6 +26,7 @@ mod maintenance;
 pub mod memory;
 pub mod plan;
 pub mod rundir;
+pub mod scrub;
 mod serving;
 mod standby;
 pub mod swap;
@@ -40,6 +42,7 @@ use self::plan::PlanError;
 pub use self::plan::{Memory, Plan, Wishes};
 pub use self::rundir::RunDir;
 use self::rundir::{Notes, Phase, Record, Taken};
+use self::scrub::Scrubs;
 use self::serving::{Removal, Serving};
 use self::standby::{Keeper, Standby};
 use crate::control::protocol::{Info, Removed};
@@ -573,6 +576,11 @@ impl Parts<'_> {
         if let Err(error) = guard.mark_start(device.threads()) {
             tracing::warn!("cannot read the threads' page faults: {error}");
         }
+        let found = store.stats().damaged_objects;
+        if found > 0 && !new {
+            tracing::warn!("{found} damaged objects were found when going on with the store");
+        }
+        let scrubs = Scrubs::new(id);
         let inbox = Arc::new(Mailbox::default());
         let leaving = Arc::new(AtomicBool::new(false));
         let serving: Arc<dyn Handler> = Arc::new(Serving {
@@ -587,6 +595,7 @@ impl Parts<'_> {
             standby,
             keeper: keeper.as_ref().map(Keeper::requests),
             leaving: leaving.clone(),
+            scrub: scrubs.job(),
         });
         if let Some(server) = server {
             server.open(&serving);
@@ -601,6 +610,7 @@ impl Parts<'_> {
             inbox,
             leaving,
             keeper,
+            scrubs: Some(scrubs),
             device,
             maintenance: Some(maintenance),
             store,
@@ -619,6 +629,7 @@ struct Life {
     /// Whether the device is being removed, or handed over to another process.
     leaving: Arc<AtomicBool>,
     keeper: Option<Keeper>,
+    scrubs: Option<Scrubs>,
     device: Box<dyn Device>,
     maintenance: Option<Maintenance>,
     store: Arc<Store>,
@@ -693,10 +704,17 @@ impl Life {
         })
     }
 
-    /// Waits for signals and removals until one ends the device.
+    /// Waits for signals and removals until one ends the device, and looks for damage meanwhile.
     fn serve(mut self, signals: &sys::SignalSet) -> anyhow::Result<()> {
+        let mut reporter = damage::Reporter::new(Instant::now());
         loop {
-            let signal = signals.wait().context("cannot wait for signals")?;
+            let signal = signals.wait(damage::PERIOD);
+            reporter.look(&self.store, Instant::now(), |line| {
+                tracing::error!("{line}")
+            });
+            let Some(signal) = signal.context("cannot wait for signals")? else {
+                continue;
+            };
             if signal != MAIL_SIGNAL {
                 match self.withdraw(false) {
                     Ok(_) => {
@@ -758,6 +776,7 @@ impl Life {
         // First: an end on purpose is no death.
         drop(self.keeper.take());
         self.notes.change(|record| record.phase = Phase::Ending);
+        drop(self.scrubs.take());
         let stopped = self.device.stop();
         let Life {
             mut device,

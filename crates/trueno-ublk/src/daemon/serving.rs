@@ -3,9 +3,10 @@
 
 use super::harden::{self, Guard};
 use super::in_use::{Claim, claim, explain};
+use super::scrub::Job;
 use super::standby::{self, Standby};
 use super::{MAIL_SIGNAL, Plan, RunDir, sys};
-use crate::control::protocol::{Info, Op, Removed, Stat, StoreStat};
+use crate::control::protocol::{Info, Op, Removed, Scrub, Stat, StoreStat};
 use crate::control::server::{Answer, Handler, Mailbox};
 use crate::transport::IoThread;
 use anyhow::{Context as _, bail, ensure};
@@ -33,6 +34,7 @@ pub(super) struct Serving {
     pub keeper: Option<Sender<standby::Request>>,
     /// Whether the device is being removed, or handed over.
     pub leaving: Arc<AtomicBool>,
+    pub scrub: Arc<Job>,
 }
 
 /// A request to end, on its way to the main thread.
@@ -66,6 +68,9 @@ impl Handler for Serving {
             Op::Reset => self.reset().map(|()| Value::Null),
             Op::MemLimit { bytes } => self.mem_limit(bytes).map(|()| Value::Null),
             Op::Remove { force } => return self.remove(force),
+            Op::Scrub { rate } => self.scrub(rate).and_then(|scrub| json(&scrub)),
+            Op::ScrubState => json(&self.scrub.last()),
+            Op::ScrubStop => self.scrub.stop().and_then(|scrub| json(&scrub)),
             Op::HandOver { program } => return self.hand_over(program),
         };
         Answer::from(result.map_err(|error| format!("{error:#}")))
@@ -78,7 +83,10 @@ impl Serving {
     }
 
     fn stat(&self) -> anyhow::Result<Stat> {
-        let stats = self.store()?.stats();
+        let (stats, classes) = {
+            let store = self.store()?;
+            (store.stats(), classes(&store))
+        };
         let mut hardening: harden::Report = self
             .guard
             .report(&self.io_threads)
@@ -93,8 +101,10 @@ impl Serving {
             mm_stat: mm_stat(&stats),
             io_stat: io_stat(&stats),
             store: store_stat(&stats),
+            classes,
             hardening,
             standby: Some(self.standby.load(Relaxed)).filter(|pid| *pid != 0),
+            scrub: self.scrub.last(),
         })
     }
 
@@ -129,6 +139,10 @@ impl Serving {
         }
         tracing::info!("the memory limit is {bytes:?} bytes now");
         Ok(())
+    }
+
+    fn scrub(&self, rate: u64) -> anyhow::Result<Scrub> {
+        self.scrub.begin(self.store()?, rate)
     }
 
     fn remove(&self, force: bool) -> Answer {
@@ -225,10 +239,20 @@ fn io_stat(stats: &Stats) -> IoStat {
     }
 }
 
+/// Rows without names: there may be 140 of them, and the heap is small where it is locked.
+fn classes(store: &Store) -> Vec<[u64; 4]> {
+    let classes = store.classes().into_iter();
+    classes
+        .map(|class| [class.slot_bytes, class.slots, class.objects, class.frames])
+        .collect()
+}
+
 fn store_stat(stats: &Stats) -> StoreStat {
     StoreStat {
         pages_stored: stats.pages_stored,
         zero_pages: stats.zero_pages,
+        compressed_pages: stats.compressed_pages,
+        objects: stats.objects,
         pages_written: stats.pages_written,
         pages_read: stats.pages_read,
         pages_compressed: stats.pages_compressed,

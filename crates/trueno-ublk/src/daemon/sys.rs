@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::ptr;
+use std::time::Duration;
 
 /// `PR_SET_IO_FLUSHER` and `PR_GET_IO_FLUSHER` of `linux/prctl.h`.
 const PR_SET_IO_FLUSHER: c_int = 57;
@@ -342,14 +343,20 @@ impl SignalSet {
         }
     }
 
-    /// Sleeps until one of the signals comes and returns it.
-    pub fn wait(&self) -> io::Result<c_int> {
-        loop {
-            // SAFETY: the set is valid; what else is known about the signal is not asked for.
-            match checked(unsafe { libc::sigwaitinfo(&self.0, ptr::null_mut()) }) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
+    /// Sleeps until one of the signals comes and returns it; `None` when `timeout` is over first, or
+    /// the sleep is interrupted.
+    pub fn wait(&self, timeout: Duration) -> io::Result<Option<c_int>> {
+        let timeout = libc::timespec {
+            tv_sec: timeout.as_secs() as libc::time_t,
+            tv_nsec: timeout.subsec_nanos() as libc::c_long,
+        };
+        // SAFETY: set and time are valid; what else is known about the signal is not asked for.
+        match checked(unsafe { libc::sigtimedwait(&self.0, ptr::null_mut(), &timeout) }) {
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => Ok(None),
+                _ => Err(error),
+            },
+            Ok(signal) => Ok(Some(signal)),
         }
     }
 }
