@@ -523,31 +523,49 @@ fn compaction_does_not_wait_for_an_entry_whose_holder_waits_for_compaction() {
     store.check().unwrap();
 }
 
+/// Page 0's object lies last in a slab of three pages, the rest of which was freed.
+fn start_sparse(worker: &mut Worker) {
+    for index in 2..10 {
+        worker.write(index, &page(index, 1500)).unwrap();
+    }
+    start(worker);
+    worker.discard(2, 8).unwrap();
+}
+
+fn compaction(worker: &mut Worker) {
+    let store = worker.store().clone();
+    let mut compactor = store.compactor.lock().unwrap();
+    for index in 0..store.pool.slab_count() {
+        store.compact_slab(&mut compactor, index, true);
+    }
+}
+
+/// A write of page 0 with so many bytes of noise.
+fn writer<const NOISE: usize>(worker: &mut Worker) {
+    worker.write(0, &page(20, NOISE)).unwrap();
+}
+
 #[test]
-fn a_writer_and_compaction_in_every_order_of_two_changes() {
-    // Page 0's object lies last in a slab of three pages, the rest of which was freed.
-    let orders = every_order(
-        |worker| {
-            for index in 2..10 {
-                worker.write(index, &page(index, 1500)).unwrap();
-            }
-            start(worker);
-            worker.discard(2, 8).unwrap();
-        },
-        [
-            // Of another class, so that the writer leaves the slab to compaction.
-            |worker| worker.write(0, &page(20, 2500)).unwrap(),
-            |worker| {
-                let store = worker.store().clone();
-                let mut compactor = store.compactor.lock().unwrap();
-                for index in 0..store.pool.slab_count() {
-                    store.compact_slab(&mut compactor, index, true);
-                }
-            },
-        ],
-        3,
-        &[old(), page(20, 2500)],
-    );
+fn a_writer_and_compaction_in_every_order_of_three_changes() {
+    // Of a larger class, so that the writer leaves the slab to compaction.
+    let programs = [writer::<2500>, compaction];
+    let orders = every_order(start_sparse, programs, 3, &[old(), page(20, 2500)]);
     println!("{orders} orders");
     assert!(orders > 20, "{orders}");
+}
+
+/// Between reading an object's header and locking the entry that it names, compaction may be
+/// overtaken by a writer, whose object lies elsewhere and would fit where the old one was: of the
+/// same class in another slab, or of a smaller class. It must not be taken for the old one.
+#[test]
+fn compaction_moves_nothing_that_was_replaced_after_it_read_the_header() {
+    // Compaction comes first: it has the slab when the writer looks for one.
+    let same = [compaction, writer::<1500>];
+    let smaller = [compaction, writer::<1000>];
+    let orders = [
+        every_order(start_sparse, same, 2, &[old(), page(20, 1500)]),
+        every_order(start_sparse, smaller, 2, &[old(), page(20, 1000)]),
+    ];
+    println!("{orders:?} orders");
+    assert!(orders.iter().all(|orders| *orders > 20), "{orders:?}");
 }
