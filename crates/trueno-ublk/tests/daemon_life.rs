@@ -193,7 +193,10 @@ fn a_damaged_page_is_found_named_and_the_only_one_that_cannot_be_read() {
     assert!(said.contains("1000 pages checked"), "{said}");
     assert!(said.contains("damaged: page 700 (byte 2867200)"), "{said}");
     let sentence = String::from_utf8(output.stderr).unwrap();
-    assert!(sentence.contains("1 pages of /dev/loop"), "{sentence}");
+    assert!(
+        sentence.contains("damaged pages on /dev/loop"),
+        "{sentence}"
+    );
     let output = bench.run("scrub 0 --json");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let scrub: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

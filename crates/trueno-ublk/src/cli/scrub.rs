@@ -106,7 +106,7 @@ fn verdict(info: &Info, scrub: &Scrub, stop: bool) -> Result<(), Failure> {
     let name = info.name.display();
     if scrub.pages_damaged > 0 {
         return Err(anyhow::anyhow!(
-            "{} pages of {name} are damaged: each gives an I/O error when it is read, until it is \
+            "damaged pages on {name}: {}; each gives an I/O error when it is read, until it is \
              written anew or discarded",
             scrub.pages_damaged
         )

@@ -10,8 +10,9 @@
 //! made, its ublk device taken over, its loop device made anew. Swap cannot wait for somebody to do
 //! so: beside its daemon, the worker, a second process stands by (`standby.rs`).
 //!
-//! Threads: this one (signals, life, the log's lines on damage), four of the control socket, one for
-//! a scrub while there is one, one for maintenance, and the transport's. The last two kinds are on the way of pages and are hardened ([`harden`]).
+//! Threads: this one (signals, life, the log's lines on damage), four of the control socket, one for a
+//! scrub while there is one, one for maintenance, and the transport's. The last two kinds are on the
+//! way of pages and are hardened ([`harden`]).
 #![deny(unsafe_code)]
 
 pub mod choose;
