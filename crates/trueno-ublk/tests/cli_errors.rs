@@ -54,7 +54,7 @@ fn arguments_that_make_no_sense() {
         "",
         &[
             "no command",
-            "create, remove, recover, upgrade, reset, list, stat, scrub, find",
+            "create, remove, recover, upgrade, reset, list, stat, scrub, compact, find",
         ],
     );
     misused("frobnicate", &["\"frobnicate\"", "create, remove"]);
@@ -86,7 +86,7 @@ fn arguments_that_make_no_sense() {
 #[test]
 fn a_device_without_a_name() {
     let bench = Bench::new();
-    for command in ["remove", "reset", "scrub", "stat"] {
+    for command in ["remove", "reset", "scrub", "compact", "stat"] {
         let sentence = refusal(&bench.command([command, ""]).output().unwrap(), 2);
         assert!(sentence.contains("DEVICE"), "{sentence}");
         assert!(sentence.contains("has no value"), "{sentence}");

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod compact;
 mod create;
 mod daemon;
 mod device;
@@ -47,6 +48,7 @@ enum Command {
     /// Show how a device does
     Stat(stat::Args),
     Scrub(scrub::Args),
+    Compact(compact::Args),
     /// Print the next free device id
     Find(find::Args),
     /// Serve the device that the errand on standard input describes
@@ -89,6 +91,7 @@ pub fn main() -> ExitCode {
         Ok(Command::List(args)) => list::run(&args),
         Ok(Command::Stat(args)) => stat::run(&args),
         Ok(Command::Scrub(args)) => scrub::run(&args),
+        Ok(Command::Compact(args)) => compact::run(&args),
         Ok(Command::Find(args)) => find::run(&args),
         // It reports to its parent itself, or to its log.
         Ok(Command::Daemon) => return daemon::run(),

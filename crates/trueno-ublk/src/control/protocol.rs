@@ -14,6 +14,7 @@
 //! | `remove` | `force` (false) | [`Removed`]; the daemon ends |
 //! | `hand_over` | `program` | the process that goes on; the daemon ends |
 //! | `mem_limit` | `bytes` (absent: none) | `null` |
+//! | `compact` | | bytes that became free |
 //! | `scrub` | `rate`: bytes a second | [`Scrub`], which has begun |
 //! | `scrub_state` | | [`Scrub`], the last one; `null`: there was none |
 //! | `scrub_stop` | | [`Scrub`], which was under way |
@@ -63,6 +64,8 @@ pub enum Op {
         #[serde(default)]
         bytes: Option<u64>,
     },
+    /// Move objects together wherever that frees memory.
+    Compact,
     /// Begin to check all pages.
     Scrub {
         /// The most bytes of uncompressed pages to check in a second.
@@ -337,6 +340,7 @@ mod tests {
                 bytes: Some(1 << 30),
             },
             Op::MemLimit { bytes: None },
+            Op::Compact,
             Op::Scrub { rate: 1 << 20 },
             Op::ScrubState,
             Op::ScrubStop,

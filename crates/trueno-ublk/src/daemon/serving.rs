@@ -68,6 +68,7 @@ impl Handler for Serving {
             Op::Reset => self.reset().map(|()| Value::Null),
             Op::MemLimit { bytes } => self.mem_limit(bytes).map(|()| Value::Null),
             Op::Remove { force } => return self.remove(force),
+            Op::Compact => self.compact().and_then(|bytes| json(&bytes)),
             Op::Scrub { rate } => self.scrub(rate).and_then(|scrub| json(&scrub)),
             Op::ScrubState => json(&self.scrub.last()),
             Op::ScrubStop => self.scrub.stop().and_then(|scrub| json(&scrub)),
@@ -139,6 +140,12 @@ impl Serving {
         }
         tracing::info!("the memory limit is {bytes:?} bytes now");
         Ok(())
+    }
+
+    fn compact(&self) -> anyhow::Result<u64> {
+        let bytes = self.store()?.compact();
+        tracing::info!("compacted: {bytes} bytes became free");
+        Ok(bytes)
     }
 
     fn scrub(&self, rate: u64) -> anyhow::Result<Scrub> {
