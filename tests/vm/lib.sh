@@ -190,6 +190,7 @@ swap_real() {
 # Neither the worker nor its standby has a page on swap. A process must read such pages even to die,
 # and the worker's can lie on the device that nobody serves while it does.
 nothing_swapped_out() {
+    [ -n "$(worker)" ] || fail "nobody serves"
     for process in $(worker) $(standby); do
         swapped=$(awk '$1 == "VmSwap:" { print $2 }' "/proc/$process/status")
         [ "$swapped" = 0 ] || fail "$swapped KiB of process $process are swapped out:

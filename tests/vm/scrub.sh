@@ -48,6 +48,13 @@ must_not grep -E 'I/O error|WARNING:|BUG:' /tmp/dmesg
 
 # Under swap, with the heap guard: real pages go out and come back while one scrub follows another.
 make_swap 320M --reserve 8M
+refused "serves swap" trueno-ublk compact 0
+# By a standby that has taken over: it has mapped memory that another process filled.
+first=$daemon
+kill -9 "$first"
+must wait_for 30 sh -c '. /test/lib.sh; [ -n "$(standby)" ] && [ "$(worker)" != '"$first"' ]'
+daemon=$(worker)
+faults >/tmp/faults.before
 while [ ! -e /tmp/enough ]; do
     trueno-ublk scrub 0 --rate 16M >/tmp/scrub 2>&1 || break
     echo round >>/tmp/rounds

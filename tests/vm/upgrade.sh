@@ -37,6 +37,12 @@ report "upgrade: upgrades=$upgrades fio_passes=$(cat /tmp/passes)" \
     "pause_ms=$(echo "$pauses" | sed -n $((upgrades / 2))p) pause_max_ms=$(echo "$pauses" | tail -n 1)"
 [ "$(trueno-ublk stat 0 --io-stat | awk '{ print $1 + $2 }')" = 0 ] || fail "requests have failed"
 
+# A program that does not know the store's version says so before the old one ends.
+memory=/run/trueno-ublk/0/memory/store
+before=$(worker)
+printf '\143' | dd of=$memory bs=1 seek=8 conv=notrunc 2>/dev/null || fail "cannot write to $memory"
+refused "format 99" /tmp/new/trueno-ublk upgrade 0
+[ "$(worker)" = "$before" ] || fail "another process serves"
 must trueno-ublk remove 0
 
 # Swap: the standby is replaced by one of the other program.

@@ -199,6 +199,41 @@ impl Memory {
         Ok(())
     }
 
+    /// Has the page tables of this process show the memory that the file has in `range`, so that
+    /// touching it does not fault. Takes memory for page tables only, unless a page is given back
+    /// just meanwhile: that one comes again, as zeros.
+    pub(crate) fn show(&self, range: Range<usize>) -> io::Result<()> {
+        let start = self.pages(range.clone()).start;
+        let mut found = start..start;
+        let mut shown = Ok(());
+        let mut show = |extent: Range<usize>| {
+            if extent.is_empty() || shown.is_err() {
+                return;
+            }
+            // SAFETY: `resident` tells of pages of our mapping; reading them changes no byte.
+            let result = unsafe {
+                libc::madvise(
+                    self.base.as_ptr().add(extent.start).cast(),
+                    extent.len(),
+                    libc::MADV_POPULATE_READ,
+                )
+            };
+            if result != 0 {
+                shown = Err(io::Error::last_os_error());
+            }
+        };
+        self.resident(range, |page, there| {
+            let at = start + page * OS_PAGE;
+            if there && at == found.end {
+                found.end += OS_PAGE;
+            } else if there {
+                show(std::mem::replace(&mut found, at..at + OS_PAGE));
+            }
+        })?;
+        show(found);
+        shown
+    }
+
     /// What lies at byte `offset`, a multiple of the alignment of `T`.
     ///
     /// # Safety

@@ -59,6 +59,24 @@ pub struct Store {
     damage: Notes,
 }
 
+/// A store that another process still uses, and that can be gone on with when it is gone.
+#[derive(Debug)]
+pub struct Prepared(Store);
+
+impl Prepared {
+    /// [`Store::attach`], now that the other process is gone.
+    pub fn attach(self) -> Result<Store, AttachError> {
+        let Prepared(store) = self;
+        // What was found before may have been damaged since.
+        Superblock::of(&store.memory).check(&store.plan)?;
+        store.rebuild().map_err(|error| match error {
+            AdoptError::Damaged(how) => AttachError::Damaged(how),
+            AdoptError::Os(error) => AttachError::Os(error),
+        })?;
+        Ok(store)
+    }
+}
+
 /// All workers that live, and the counts of those that ended.
 #[derive(Default)]
 struct Workers {
@@ -111,13 +129,16 @@ impl Store {
     ///
     /// The other process must be gone: two of them would destroy each other's pages.
     pub fn attach(config: Config, memory: Memory) -> Result<Store, AttachError> {
+        Store::prepare(config, memory)?.attach()
+    }
+
+    /// The part of [`attach`](Store::attach) that can be done while the other process lives: takes
+    /// all memory that is needed, and finds out whether this program can go on with that store at
+    /// all. Changes nothing.
+    pub fn prepare(config: Config, memory: Memory) -> Result<Prepared, AttachError> {
         let store = Store::unmade(config, memory).map_err(AttachError::Config)?;
         Superblock::of(&store.memory).check(&store.plan)?;
-        store.rebuild().map_err(|error| match error {
-            AdoptError::Damaged(how) => AttachError::Damaged(how),
-            AdoptError::Os(error) => AttachError::Os(error),
-        })?;
-        Ok(store)
+        Ok(Prepared(store))
     }
 
     /// A store that knows nothing yet of what is in its memory.
@@ -153,6 +174,12 @@ impl Store {
             pages_compacted: AtomicU64::new(0),
             damage: Notes::new(),
         })
+    }
+
+    /// Has all memory that the store has shown to this process, after [`attach`](Store::attach): from
+    /// then on using it does not fault. Others may read and write meanwhile.
+    pub fn show_memory(&self) -> std::io::Result<()> {
+        self.memory.show(0..self.memory.len() as usize)
     }
 
     /// Populates what is to be ready before the first write.

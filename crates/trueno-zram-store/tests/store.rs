@@ -824,3 +824,54 @@ fn a_bit_that_was_flipped_between_two_processes_costs_only_its_pages() {
         "{attached} attached, {lost} lost"
     );
 }
+
+/// What another process does after somebody has prepared to go on with its store is seen. Shown to
+/// this process, the memory is used without a fault, and is no more than there was.
+#[test]
+fn a_store_is_prepared_while_it_is_used() {
+    use std::os::linux::fs::MetadataExt;
+    const PAGES: u64 = 16_000;
+    let file = tempfile::tempfile_in("/dev/shm").unwrap();
+    let config = || Config::new(64 << 20, Arc::new(Lz4::new()));
+    let memory =
+        Memory::from_file(file.try_clone().unwrap(), config().memory_bytes().unwrap()).unwrap();
+    let store = Arc::new(Store::create(config(), memory).unwrap());
+    let prepared =
+        Store::prepare(config(), Memory::attach(file.try_clone().unwrap()).unwrap()).unwrap();
+    let mut worker = store.worker();
+    for index in 0..PAGES {
+        worker.write(index, &page_with_noise(index, 1300)).unwrap();
+    }
+    for index in (0..PAGES).step_by(3) {
+        worker.discard(index, 1).unwrap();
+    }
+    drop((worker, store));
+
+    let store = Arc::new(prepared.attach().unwrap());
+    let blocks = file.metadata().unwrap().st_blocks();
+    store.show_memory().unwrap();
+    assert_eq!(file.metadata().unwrap().st_blocks(), blocks);
+    let mut worker = store.worker();
+    let mut back = Page::boxed();
+    worker.read(0, &mut back).unwrap();
+    let faults = || {
+        // SAFETY: zeros are a value of this structure of integers, which the call fills.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: the pointer is to that structure.
+        let rc = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &mut usage) };
+        assert_eq!(rc, 0);
+        usage.ru_minflt + usage.ru_majflt
+    };
+    let before = faults();
+    for index in 0..PAGES {
+        worker.read(index, &mut back).unwrap();
+        if index % 3 == 0 {
+            assert!(back.iter().all(|byte| *byte == 0), "page {index}");
+        } else {
+            assert!(*back == page_with_noise(index, 1300), "page {index}");
+        }
+    }
+    // Of its own the test may have some; with one for sixteen pages there would be hundreds.
+    let faults = faults() - before;
+    assert!(faults < 100, "{faults} page faults");
+}

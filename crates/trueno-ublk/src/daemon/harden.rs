@@ -256,6 +256,9 @@ impl Guard {
             return Ok(());
         }
         self.keep_heap(HEAP_KEPT);
+        // First, so that what is mapped while we look is not missed.
+        sys::lock_future_on_fault()
+            .with_context(|| format!("cannot lock memory in advance: {LOCK_REMEDY}"))?;
         for mapping in mappings().context("cannot read /proc/self/maps")? {
             let locked = if mapping.inode == store.inode && mapping.device == store.device {
                 sys::lock_range_on_fault(&mapping.range)
@@ -272,8 +275,6 @@ impl Guard {
                 )
             })?;
         }
-        sys::lock_future_on_fault()
-            .with_context(|| format!("cannot lock memory in advance: {LOCK_REMEDY}"))?;
         let locked = size_in(STATUS, "VmLck").with_context(|| format!("cannot read {STATUS}"))?;
         anyhow::ensure!(locked > 0, "no memory stayed locked: {LOCK_REMEDY}");
         Ok(())

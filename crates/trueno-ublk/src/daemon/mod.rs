@@ -243,6 +243,7 @@ fn stand_by(
     let mapping = StoreMapping::of(&file).context("cannot look at the store's file")?;
     let config = plan.store_config()?;
     let mapped = StoreMapped::attach(file).context("cannot map the store")?;
+    let prepared = Store::prepare(config, mapped).context("cannot go on with the store")?;
 
     let notes = waiting.begin(Record {
         phase: Phase::Serving,
@@ -269,7 +270,7 @@ fn stand_by(
     let number = waiting
         .hold()?
         .with_context(|| format!("device {id} is somebody else's"))?;
-    let store = Arc::new(Store::attach(config, mapped).context("cannot go on with the store")?);
+    let store = Arc::new(prepared.attach().context("cannot go on with the store")?);
     let attached = begin.elapsed();
     target.arrive(Target::new(store.clone(), plan.block_size));
     maintenance.begin(&store);
@@ -516,6 +517,13 @@ impl Parts<'_> {
         } = self;
         let id = number.id();
         let new = origin == Origin::New;
+        if !new
+            && plan.swap.is_some()
+            && let Err(error) = store.show_memory()
+        {
+            // Who touches it first waits for memory, with an entry locked.
+            tracing::error!("cannot map the store's memory in advance: {error}");
+        }
         // The transport has mapped what it shares with the kernel only now.
         let locked = guard.lock_memory(&mapping);
         if new {
@@ -596,6 +604,7 @@ impl Parts<'_> {
             standby,
             keeper: keeper.as_ref().map(Keeper::requests),
             leaving: leaving.clone(),
+            compacting: Mutex::default(),
             scrub: scrubs.job(),
         });
         if let Some(server) = server {

@@ -4,8 +4,8 @@
 //! scrub ──> thread: step of a MiB ─ its share of a second ─ next step … ──> done, or stopped
 //! scrub_state, stat ──> how far it is         scrub_stop, the device's end ──> stopped within a step
 //! ```
-//! A scrub belongs to no client and to no control thread: one starts it, anyone may look, and nobody
-//! has to wait for it. There is one at a time.
+//! A scrub belongs to no client and to no control thread: one starts it, anyone may look, and only
+//! who ends it waits, for a step. There is one at a time.
 //!
 //! Its thread is not on the way of pages, and is an ordinary one. It keeps a page's entry locked for
 //! the time of a copy, as a read does; all memory that it touches meanwhile is present before.
@@ -128,6 +128,10 @@ impl Job {
                 store.size(),
                 id = self.id
             );
+        }
+        if let Some(ended) = state.thread.take() {
+            // It has said its last; one that panicked has ended too.
+            let _ = ended.join();
         }
         let scrub = Scrub {
             number: state.scrub.as_ref().map_or(0, |last| last.number) + 1,
