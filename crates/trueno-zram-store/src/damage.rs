@@ -1,6 +1,6 @@
 //! The last objects that were found damaged, for whoever writes a log.
 //!
-//! Who meets one serves I/O, and may neither log nor use the heap. It leaves a note here, with two
+//! Who meets one serves I/O, and may neither log nor use the heap. It leaves a note here, with
 //! atomic operations; a thread that may log looks from time to time.
 //! ```text
 //! note: │ number: 30 bits │ how: 2 │ page: 32 │        the notes' numbers begin at 1
@@ -58,8 +58,19 @@ impl Notes {
     /// Leaves a note.
     pub fn leave(&self, page: u64, met: Met) {
         let number = self.count.fetch_add(1, Relaxed) + 1;
+        self.put(number, page, met);
+    }
+
+    fn put(&self, number: u64, page: u64, met: Met) {
         let note = number << NUMBER_SHIFT | (met as u64) << HOW_SHIFT | page & u64::from(u32::MAX);
-        self.kept[number as usize % KEPT].store(note, Release);
+        let place = &self.kept[number as usize % KEPT];
+        // A later note of the same place must stay: who looks would wait for it.
+        let later = |kept: u64| {
+            let behind = (number & NUMBER_MASK).wrapping_sub(kept >> NUMBER_SHIFT) & NUMBER_MASK;
+            kept != 0 && behind > NUMBER_MASK / 2
+        };
+        // Refused, it is one of those that are only counted.
+        let _ = place.fetch_update(Release, Relaxed, |kept| (!later(kept)).then_some(note));
     }
 
     /// Calls `each` for the notes behind the first `seen`, as far as they are kept, and returns how
@@ -98,6 +109,20 @@ mod tests {
         let mut pages = Vec::new();
         let seen = notes.since(seen, |damage| pages.push(damage.page));
         (pages, seen)
+    }
+
+    #[test]
+    fn a_note_that_comes_late_does_not_replace_a_later_one() {
+        let notes = Notes::new();
+        // The first thread has its number, and no more yet.
+        notes.count.fetch_add(1, Relaxed);
+        for page in 2..=KEPT as u64 + 1 {
+            notes.leave(page, Met::Reading);
+        }
+        notes.put(1, 1, Met::Reading);
+        let (found, seen) = pages(&notes, 0);
+        assert_eq!(found, (2..=KEPT as u64 + 1).collect::<Vec<_>>());
+        assert_eq!(seen, KEPT as u64 + 1);
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub(super) struct Serving {
     /// Whether the device is being removed, or handed over.
     pub leaving: Arc<AtomicBool>,
     pub scrub: Arc<Job>,
+    /// Held by the one thread that compacts.
+    pub compacting: Mutex<()>,
 }
 
 /// A request to end, on its way to the main thread.
@@ -142,7 +144,18 @@ impl Serving {
         Ok(())
     }
 
+    /// Not beside swap: this thread holds what writes wait for when memory is short, and is neither
+    /// urgent nor sure to get any itself. Maintenance, which is, compacts there.
     fn compact(&self) -> anyhow::Result<u64> {
+        let id = self.info.id;
+        ensure!(
+            self.info.swap.is_none(),
+            "device {id} serves swap: its daemon moves objects together by itself, and doing it \
+             from outside could hold up swapping"
+        );
+        let _one = self.compacting.try_lock().ok().with_context(|| {
+            format!("device {id} is just being compacted: wait until that is done")
+        })?;
         let bytes = self.store()?.compact();
         tracing::info!("compacted: {bytes} bytes became free");
         Ok(bytes)

@@ -944,7 +944,10 @@ impl Pool {
         for index in 0..self.slab_count() {
             let state = self.slab(index).state();
             let Some(class) = state.class else { continue };
-            let sum = &mut all[usize::from(class)];
+            // A state that was damaged says anything.
+            let Some(sum) = all.get_mut(usize::from(class)) else {
+                continue;
+            };
             sum.slot_bytes = slot_bytes(class) as u64;
             sum.slots += slots_in(class, state.pages) as u64;
             sum.objects += u64::from(state.used);
