@@ -11,10 +11,12 @@ press_report "swap_full ublk"
 [ "$hog_status" = 3 ] || fail "the hog ended with status $hog_status, 3 was expected: $hog_line"
 [ "$(value_of bad "$hog_line")" = 0 ] || fail "$hog_line"
 [ "$(worker)" = "$daemon" ] || fail "the daemon is gone"
-complaints=$(dmesg | grep -E 'blocked for more than|BUG:|soft lockup')
+complaints=$(dmesg | grep -E 'blocked .*for more than|BUG:|soft lockup')
 [ -z "$complaints" ] || fail "$complaints"
 [ "$(value_of gap_ms "$ticker_line")" -lt 1000 ] || slow "$ticker_line"
-# The machine goes on: swap still works.
-press --mb 380 --passes 1 --pages /test/pages.raw
+# The machine goes on: swap still works. (Some 320 MB find memory, and 7.x keeps pages in both places
+# until its swap is full: with 380 MB there was once no room for all.)
+press --mb 350 --passes 1 --pages /test/pages.raw
 [ "$hog_status" = 0 ] || fail "the hog ended with status $hog_status: $hog_line"
+[ "$(value_of pswpout "$ticker_line")" -gt 1000 ] || fail "nothing was swapped: $ticker_line"
 end_swap
