@@ -65,10 +65,7 @@ impl Notes {
         let note = number << NUMBER_SHIFT | (met as u64) << HOW_SHIFT | page & u64::from(u32::MAX);
         let place = &self.kept[number as usize % KEPT];
         // A later note of the same place must stay: who looks would wait for it.
-        let later = |kept: u64| {
-            let behind = (number & NUMBER_MASK).wrapping_sub(kept >> NUMBER_SHIFT) & NUMBER_MASK;
-            kept != 0 && behind > NUMBER_MASK / 2
-        };
+        let later = |kept: u64| kept != 0 && is_later(behind(number, kept));
         // Refused, it is one of those that are only counted.
         let _ = place.fetch_update(Release, Relaxed, |kept| (!later(kept)).then_some(note));
     }
@@ -79,8 +76,8 @@ impl Notes {
         let count = self.count.load(Relaxed);
         for number in seen.max(count.saturating_sub(KEPT as u64)) + 1..=count {
             let note = self.kept[number as usize % KEPT].load(Acquire);
-            let behind = (number & NUMBER_MASK).wrapping_sub(note >> NUMBER_SHIFT) & NUMBER_MASK;
-            if behind > NUMBER_MASK / 2 {
+            let behind = behind(number, note);
+            if is_later(behind) {
                 // A later note has taken its place meanwhile.
                 continue;
             }
@@ -99,6 +96,16 @@ impl Notes {
         }
         count
     }
+}
+
+/// By how much `number` is ahead of the one in `note`. Numbers begin again.
+fn behind(number: u64, note: u64) -> u64 {
+    (number & NUMBER_MASK).wrapping_sub(note >> NUMBER_SHIFT) & NUMBER_MASK
+}
+
+/// Whether a note so far behind a number is really one that came after it.
+fn is_later(behind: u64) -> bool {
+    behind > NUMBER_MASK / 2
 }
 
 #[cfg(test)]

@@ -72,22 +72,32 @@ impl Reporter {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use std::fs::File;
     use std::os::unix::fs::FileExt as _;
     use std::sync::Arc;
     use trueno_zram_core::Page;
     use trueno_zram_core::codec::lz4::Lz4;
     use trueno_zram_store::{Config, Memory};
 
-    #[test]
-    fn a_storm_is_told_in_few_lines_that_add_up() {
-        let config = Config::new(1 << 20, Arc::new(Lz4::new()));
+    /// An empty store of `size` bytes, the file that it lies in, and where its objects begin there.
+    pub fn store_in_file(size: u64) -> (Arc<Store>, File, u64) {
+        let config = Config::new(size, Arc::new(Lz4::new()));
         let bytes = config.memory_bytes().unwrap();
         let arena = config.arena_offset().unwrap();
         let file = tempfile::tempfile_in("/dev/shm").unwrap();
         let memory = Memory::from_file(file.try_clone().unwrap(), bytes).unwrap();
-        let store = Arc::new(Store::create(config, memory).unwrap());
+        (
+            Arc::new(Store::create(config, memory).unwrap()),
+            file,
+            arena,
+        )
+    }
+
+    #[test]
+    fn a_storm_is_told_in_few_lines_that_add_up() {
+        let (store, file, arena) = store_in_file(1 << 20);
         let mut worker = store.worker();
         let mut page = Page::boxed();
         page[0] = 1;

@@ -148,7 +148,6 @@ impl Job {
             .name("scrub".to_string())
             .stack_size(STACK_BYTES)
             .spawn(move || job.run(&store, rate));
-        // The last one's has ended, and needs nobody to wait for it.
         state.thread = Some(thread.context("cannot start a thread")?);
         state.stop = false;
         state.scrub = Some(scrub.clone());
@@ -248,19 +247,13 @@ fn share(pages: u64, rate: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::damage::tests::store_in_file;
     use std::os::unix::fs::FileExt as _;
     use trueno_zram_core::Page;
-    use trueno_zram_core::codec::lz4::Lz4;
-    use trueno_zram_store::{Config, Memory};
 
     /// A store of `pages` compressed pages, of which the first in the arena is damaged if wished.
     fn store(pages: u64, damaged: bool) -> Arc<Store> {
-        let config = Config::new(1 << 30, Arc::new(Lz4::new()));
-        let bytes = config.memory_bytes().unwrap();
-        let arena = config.arena_offset().unwrap();
-        let file = tempfile::tempfile_in("/dev/shm").unwrap();
-        let memory = Memory::from_file(file.try_clone().unwrap(), bytes).unwrap();
-        let store = Arc::new(Store::create(config, memory).unwrap());
+        let (store, file, arena) = store_in_file(1 << 30);
         let mut worker = store.worker();
         let mut page = Page::boxed();
         for index in 0..pages {
