@@ -97,10 +97,15 @@ impl Memory {
     /// Makes every page of `range` present and writable now, so that touching it later cannot
     /// fault. Fails, with nothing harmed, when the system has no memory.
     pub fn populate(&self, range: Range<usize>) -> io::Result<()> {
-        let range = self.pages(range);
         if crate::step::refused() {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
+        self.bring_in(range, libc::MADV_POPULATE_WRITE)
+    }
+
+    /// Populates whole pages of the mapping, for reading or for writing as `advice` says.
+    fn bring_in(&self, range: Range<usize>, advice: libc::c_int) -> io::Result<()> {
+        let range = self.pages(range);
         loop {
             // SAFETY: `pages` has checked that the range lies in our mapping; populating changes
             // no byte.
@@ -108,7 +113,7 @@ impl Memory {
                 libc::madvise(
                     self.base.as_ptr().add(range.start).cast(),
                     range.len(),
-                    libc::MADV_POPULATE_WRITE,
+                    advice,
                 )
             };
             if result == 0 {
@@ -207,19 +212,8 @@ impl Memory {
         let mut found = start..start;
         let mut shown = Ok(());
         let mut show = |extent: Range<usize>| {
-            if extent.is_empty() || shown.is_err() {
-                return;
-            }
-            // SAFETY: `resident` tells of pages of our mapping; reading them changes no byte.
-            let result = unsafe {
-                libc::madvise(
-                    self.base.as_ptr().add(extent.start).cast(),
-                    extent.len(),
-                    libc::MADV_POPULATE_READ,
-                )
-            };
-            if result != 0 {
-                shown = Err(io::Error::last_os_error());
+            if !extent.is_empty() && shown.is_ok() {
+                shown = self.bring_in(extent, libc::MADV_POPULATE_READ);
             }
         };
         self.resident(range, |page, there| {
