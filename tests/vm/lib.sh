@@ -187,9 +187,12 @@ swap_real() {
     swap_held
 }
 
-# Neither the worker nor its standby has a page on swap. A process must read such pages even to die,
-# and the worker's can lie on the device that nobody serves while it does.
+# Neither the worker nor its standby has a page on swap, nor can a file have one that they write to. A
+# process must read such pages even to die, and the worker's can lie on the device that nobody serves
+# while it does.
 nothing_swapped_out() {
+    grep -q ' /run/trueno-ublk ramfs ' /proc/mounts ||
+        fail "the run directory can be swapped out: $(cat /proc/mounts)"
     [ -n "$(worker)" ] || fail "nobody serves"
     for process in $(worker) $(standby); do
         swapped=$(awk '$1 == "VmSwap:" { print $2 }' "/proc/$process/status")

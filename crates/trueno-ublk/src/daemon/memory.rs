@@ -32,7 +32,7 @@ impl StoreMemory {
             .mode(0o700)
             .create(directory)
             .with_context(|| format!("cannot make the directory {}", directory.display()))?;
-        match sys::mount_tmpfs(directory, true) {
+        match sys::mount_in_memory(directory, c"tmpfs", c"size=0,mode=0700,noswap") {
             Ok(()) => {
                 // From here on dropping it unmounts.
                 let mut memory = StoreMemory {

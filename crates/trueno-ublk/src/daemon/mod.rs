@@ -119,6 +119,9 @@ impl Errand {
             "a block device needs root: run it with sudo"
         );
         heap::arm();
+        // The standard library's takes a lock, which the main thread may hold while it waits for a
+        // reader of ours, who may wait for the thread that panics.
+        std::panic::set_hook(Box::new(|panic| sys::emergency(&format!("{panic}\n"))));
         sys::private_umask();
         let signals = block_signals()?;
         let life = match self {

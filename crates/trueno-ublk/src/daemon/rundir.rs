@@ -17,6 +17,10 @@
 //! Who may write here may have root write, unmount and believe what he likes. So the directory is
 //! used only if it is root's (or our own) and nobody else can write to it, and no file in it is
 //! opened through a symbolic link.
+//!
+//! `/run` can be swapped out, and a daemon that serves swap writes here: one that waited for a page of
+//! its own log, with itself to bring it, would not even die. So the usual directory is a ramfs, which is
+//! never swapped out, from the first daemon on until the machine stops.
 #![forbid(unsafe_code)]
 
 use super::{Plan, memory, sys};
@@ -211,6 +215,11 @@ impl RunDir {
             .with_context(|| format!("cannot make the directory {shown}"))?;
         self.check()
             .with_context(|| format!("cannot use the directory {shown}"))?;
+        // Mounted in a namespace of our own, nobody else would see it.
+        if self.path == Path::new(DEFAULT) && in_first_mount_namespace() {
+            keep_in_memory(&self.path)
+                .with_context(|| format!("cannot mount a ramfs at {shown}"))?;
+        }
         let path = self
             .path
             .canonicalize()
@@ -388,6 +397,28 @@ impl Waiting {
             owned: false,
         }))
     }
+}
+
+/// Whether this process sees the mounts that the machine's first one sees, as far as it can tell.
+fn in_first_mount_namespace() -> bool {
+    let namespace = |process| std::fs::read_link(format!("/proc/{process}/ns/mnt"));
+    matches!((namespace("self"), namespace("1")), (Ok(ours), Ok(first)) if ours == first)
+}
+
+/// Mounts a ramfs, which is never swapped out, at `directory`, if that is empty and no mount point yet.
+fn keep_in_memory(directory: &Path) -> io::Result<()> {
+    let held = File::open(directory)?;
+    // Two who did it at once would hide the files of one of them.
+    held.lock()?;
+    let identity = |meta: std::fs::Metadata| (meta.st_dev(), meta.st_ino());
+    let above = std::fs::metadata(directory.join(".."))?.st_dev();
+    if identity(held.metadata()?) != identity(std::fs::metadata(directory)?)
+        || held.metadata()?.st_dev() != above
+        || std::fs::read_dir(directory)?.next().is_some()
+    {
+        return Ok(());
+    }
+    sys::mount_in_memory(directory, c"ramfs", c"mode=0700")
 }
 
 /// Locks `file`, which was opened at `path`; whether it could be had and still lies there: its owner
@@ -651,6 +682,35 @@ fn detach_loops_below(directory: &Path) -> anyhow::Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_directory_is_kept_in_memory_once() {
+        if !sys::is_root() {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root");
+            eprintln!("SKIPPED: mounting needs root");
+            return;
+        }
+        let parent = tempfile::tempdir().unwrap();
+        let mounts = |directory: &Path| {
+            let all = std::fs::read_to_string("/proc/self/mounts").unwrap();
+            let at = format!(" {} ramfs ", directory.display());
+            all.lines().filter(|line| line.contains(&at)).count()
+        };
+        let [empty, used] = ["empty", "used"].map(|name| parent.path().join(name));
+        std::fs::create_dir(&empty).unwrap();
+        std::fs::create_dir(&used).unwrap();
+        std::fs::write(used.join("0.lock"), "").unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| keep_in_memory(&empty).unwrap());
+            }
+        });
+        keep_in_memory(&used).unwrap();
+        assert_eq!(mounts(&used), 0, "files of a living daemon are hidden");
+        let count = mounts(&empty);
+        sys::unmount(&empty).unwrap();
+        assert_eq!(count, 1);
+    }
 
     fn run_dir() -> (tempfile::TempDir, RunDir) {
         let root = tempfile::tempdir().unwrap();

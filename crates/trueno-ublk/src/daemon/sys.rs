@@ -86,21 +86,15 @@ pub fn take_stdout() -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
-/// Mounts a private tmpfs without size limit, readable by root alone. With `noswap` its pages
-/// are never written to swap (Linux 6.4).
-pub fn mount_tmpfs(target: &Path, noswap: bool) -> io::Result<()> {
+/// Mounts a file system that lives in memory, `tmpfs` or `ramfs`, with its `options`.
+pub fn mount_in_memory(target: &Path, kind: &CStr, options: &CStr) -> io::Result<()> {
     let target = c_path(target)?;
-    let options: &CStr = if noswap {
-        c"size=0,mode=0700,noswap"
-    } else {
-        c"size=0,mode=0700"
-    };
     // SAFETY: all pointers are to strings that end with a zero and live through the call.
     checked(unsafe {
         libc::mount(
             c"trueno-ublk".as_ptr(),
             target.as_ptr(),
-            c"tmpfs".as_ptr(),
+            kind.as_ptr(),
             libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
             options.as_ptr().cast(),
         )
@@ -373,8 +367,18 @@ pub fn exit_now(status: c_int) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Writes to standard error without the heap and without a lock.
+/// Writes to standard error without the heap and without a lock. Where that would wait for a reader,
+/// who may himself wait for our device, nothing is written.
 pub fn emergency(text: &str) {
+    let mut poll = libc::pollfd {
+        fd: 2,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: one valid structure, which lives through the call.
+    if unsafe { libc::poll(&mut poll, 1, 0) } != 1 || poll.revents & libc::POLLOUT == 0 {
+        return;
+    }
     // SAFETY: the pointer and length are those of a string that lives through the call.
     unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
 }
