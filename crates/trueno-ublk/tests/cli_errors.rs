@@ -141,7 +141,13 @@ fn no_root() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let copy = directory.path().join("trueno-ublk");
-        std::fs::copy(env!("CARGO_BIN_EXE_trueno-ublk"), &copy).unwrap();
+        // Not by this process: another test's fork would have it open for writing, and the program
+        // be "busy".
+        let copied = Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_trueno-ublk"))
+            .arg(&copy)
+            .status();
+        assert!(copied.unwrap().success());
         command = Command::new(&copy);
         command
             .args(["create", "--size", "1G"])
