@@ -14,6 +14,8 @@ use std::str::FromStr;
 /// A line of kernels that guests boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Series {
+    /// Debian 12's usual kernel. It has no ublk driver.
+    V6_1,
     /// Debian 12's own newer kernel.
     V6_12,
     /// The newest 7.x of Debian 13's backports.
@@ -21,7 +23,9 @@ pub enum Series {
 }
 
 impl Series {
-    pub const ALL: [Self; 2] = [Self::V6_12, Self::V7];
+    pub const ALL: [Self; 3] = [Self::V6_1, Self::V6_12, Self::V7];
+    /// Those that a test runs on which names none.
+    pub const USUAL: [Self; 2] = [Self::V6_12, Self::V7];
 
     /// Where this kernel's files are kept.
     pub fn directory(self) -> PathBuf {
@@ -32,6 +36,7 @@ impl Series {
 impl fmt::Display for Series {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::V6_1 => "6.1",
             Self::V6_12 => "6.12",
             Self::V7 => "7.x",
         })
@@ -45,7 +50,7 @@ impl FromStr for Series {
         Self::ALL
             .into_iter()
             .find(|series| series.to_string() == text)
-            .ok_or_else(|| format!("unknown kernel `{text}`; there are 6.12 and 7.x"))
+            .ok_or_else(|| format!("unknown kernel `{text}`; there are 6.1, 6.12 and 7.x"))
     }
 }
 
@@ -135,9 +140,14 @@ fn download(series: Series, directory: &Path, root: &Path) -> Result<()> {
                     .to_owned(),
             ]
         }
-        Series::V7 => newest_first(&process::text(
-            apt.cache().args(["pkgnames", "linux-image-7."]),
-        )?),
+        Series::V6_1 => newest_first(
+            &process::text(apt.cache().args(["pkgnames", "linux-image-6.1."]))?,
+            "-cloud-amd64",
+        ),
+        Series::V7 => newest_first(
+            &process::text(apt.cache().args(["pkgnames", "linux-image-7."]))?,
+            "+deb13-cloud-amd64",
+        ),
     };
     // apt knows names that the archive no longer holds (of debug packages' kernels, for instance).
     let mut last = anyhow::anyhow!("the archive lists no such kernel");
@@ -193,13 +203,14 @@ fn downloaded(directory: &Path, name: &str) -> Result<PathBuf> {
     )
 }
 
-/// The signed cloud kernels among package names, newest first.
-fn newest_first(names: &str) -> Vec<String> {
+/// The signed kernels among package names, which are a version and this `end`, newest first.
+fn newest_first(names: &str, end: &str) -> Vec<String> {
     let version = |name: &str| -> Option<Vec<u32>> {
-        let version = name
-            .strip_prefix("linux-image-")?
-            .strip_suffix("+deb13-cloud-amd64")?;
-        version.split('.').map(|part| part.parse().ok()).collect()
+        let version = name.strip_prefix("linux-image-")?.strip_suffix(end)?;
+        version
+            .split(['.', '-'])
+            .map(|part| part.parse().ok())
+            .collect()
     };
     let mut found: Vec<(Vec<u32>, &str)> = names
         .lines()
@@ -289,9 +300,16 @@ mod tests {
                      linux-image-7.1.13+deb13-cloud-amd64\n\
                      linux-image-7.2.12+deb13-cloud-amd64\n\
                      linux-image-7.2.12+deb13-amd64\n";
-        let found = newest_first(names);
+        let found = newest_first(names, "+deb13-cloud-amd64");
         let short: Vec<&str> = found.iter().map(|name| &name[12..18]).collect();
         assert_eq!(short, ["7.2.12", "7.2.6+", "7.1.13"]);
+        let names = "linux-image-6.1.0-9-cloud-amd64\n\
+                     linux-image-6.1.0-50-cloud-amd64\n\
+                     linux-image-6.1.0-50-cloud-amd64-unsigned\n\
+                     linux-image-6.1.0-50-amd64\n";
+        let found = newest_first(names, "-cloud-amd64");
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(found[0], "linux-image-6.1.0-50-cloud-amd64");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! # tools: programs of this machine                   none
 //! # pages: yes                                        the page sample is wanted
 //! for guests only:
-//! # kernels: 6.12 7.x                                 both
+//! # kernels: of 6.1, 6.12 and 7.x                    6.12 7.x
 //! # mem: MiB, one guest for each                      512
 //! # cpus: count                                       2
 //! # bins: trueno-ublk vm-guest trueno-zram            trueno-ublk vm-guest
@@ -86,7 +86,7 @@ impl Header {
             timeout: Duration::from_secs(120),
             tools: Vec::new(),
             pages: false,
-            kernels: Series::ALL.to_vec(),
+            kernels: Series::USUAL.to_vec(),
             memory_mib: vec![512],
             cpus: 2,
             bins: list("trueno-ublk vm-guest"),

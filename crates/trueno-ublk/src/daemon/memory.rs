@@ -1,89 +1,129 @@
-//! Where a store's memory comes from: a file on a private tmpfs that is never swapped out.
+//! Where a store's memory comes from: pages that are never swapped out and belong to no process.
 //!
-//! Compressed pages must not be swapped, least of all to the device that holds them. A tmpfs
-//! mounted `noswap` (Linux 6.4) promises that, belongs to no process, and so outlives this one.
-//! Older kernels get a memfd, which swap mode locks page by page as it grows.
+//! Compressed pages must not be swapped, least of all to the device that holds them, and must outlive
+//! the process that wrote them.
+//!
+//! | kernel | memory | what the directory holds |
+//! |---|---|---|
+//! | since 6.4 | a file on a tmpfs mounted `noswap` | the tmpfs, with `store` and `buffers` |
+//! | before | a System V segment under SHM_LOCK | `segment`, its number |
+//! | without System V IPC | a memfd, which goes with the process | nothing |
+//!
+//! A segment has no name, but its pages are those of a file, which the kernel shows to root where it
+//! is mapped (`/proc/self/map_files`). From there on it is used like the others, but its size is final
+//! once it is [locked](StoreMemory::lock).
 #![forbid(unsafe_code)]
 
-use super::sys;
+use super::{rundir, sys};
 use anyhow::Context as _;
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The name of the store's file on its tmpfs.
-pub const FILE_NAME: &str = "store";
+const STORE: &str = "store";
+/// The name of the file that holds a segment's number.
+const SEGMENT: &str = "segment";
 
 /// The file that a store is mapped from, and what has to be taken away after it.
 #[derive(Debug)]
 pub struct StoreMemory {
-    mount: Option<PathBuf>,
+    place: Place,
     file: Option<File>,
     /// Whether it stays when this value goes: it is still a dead process's.
     kept: bool,
 }
 
+/// Where the pages are.
+#[derive(Debug)]
+enum Place {
+    /// On a tmpfs mounted at this directory.
+    Tmpfs(PathBuf),
+    /// In a segment, whose number is in this directory.
+    Segment(PathBuf),
+    /// With this process, or given back.
+    Process,
+}
+
+/// Whether a dead process has left memory at `directory`.
+pub fn is_left(directory: &Path) -> bool {
+    directory.join(STORE).exists() || directory.join(SEGMENT).exists()
+}
+
+/// Gives back the segment whose number is in `directory`, if there is one.
+pub fn remove_segment(directory: &Path) -> anyhow::Result<()> {
+    let Some(number) = segment_number(directory)? else {
+        return Ok(());
+    };
+    match sys::remove_segment(number) {
+        // Somebody has removed it with `ipcrm`.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+        other => other
+            .with_context(|| format!("cannot remove the segment {number}: `ipcrm -m {number}`"))?,
+    }
+    let path = directory.join(SEGMENT);
+    std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
+}
+
+/// The number of the segment at `directory`; none: there is no segment.
+fn segment_number(directory: &Path) -> anyhow::Result<Option<i32>> {
+    let path = directory.join(SEGMENT);
+    let text = match rundir::open(&path, OpenOptions::new().read(true)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.and_then(io::read_to_string),
+    };
+    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+    let number = text.trim().parse();
+    number.map(Some).with_context(|| {
+        format!(
+            "{} holds {text:?}, not the number of a segment",
+            path.display()
+        )
+    })
+}
+
 impl StoreMemory {
-    /// An empty file at `directory/store` on a tmpfs of its own, or a memfd where this kernel
-    /// cannot keep a tmpfs from being swapped.
+    /// An empty file, by the table above; what has to be found again lies at `directory`.
     pub fn create(directory: &Path) -> anyhow::Result<StoreMemory> {
+        StoreMemory::create_as(directory, false)
+    }
+
+    /// [`create`](StoreMemory::create), in a `segment` even where there is a better place.
+    fn create_as(directory: &Path, segment: bool) -> anyhow::Result<StoreMemory> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(directory)
             .with_context(|| format!("cannot make the directory {}", directory.display()))?;
-        match sys::mount_in_memory(directory, c"tmpfs", c"size=0,mode=0700,noswap") {
-            Ok(()) => {
-                // From here on dropping it unmounts.
-                let mut memory = StoreMemory {
-                    mount: Some(directory.to_path_buf()),
-                    file: None,
-                    kept: false,
-                };
-                let path = directory.join(FILE_NAME);
-                let file = OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(&path)
-                    .with_context(|| format!("cannot make {}", path.display()))?;
-                memory.file = Some(file);
-                Ok(memory)
-            }
-            // EINVAL: this kernel does not know `noswap`, or has no swap at all.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                let _ = std::fs::remove_dir(directory);
-                let file = sys::memfd(c"trueno-ublk-store")
-                    .context("cannot make a file in memory for the store")?;
-                Ok(StoreMemory {
-                    mount: None,
-                    file: Some(file),
-                    kept: false,
-                })
-            }
-            Err(error) => {
-                let _ = std::fs::remove_dir(directory);
-                Err(error)
-                    .with_context(|| format!("cannot mount a tmpfs at {}", directory.display()))
-            }
+        let made = create_at(directory, segment);
+        if !matches!(&made, Ok(memory) if memory.outlives_process()) {
+            let _ = std::fs::remove_dir(directory);
         }
+        made
     }
 
     /// What a dead process left at `directory`. Until it is made [our own](StoreMemory::own),
     /// dropping this takes nothing away.
     pub fn open(directory: &Path) -> anyhow::Result<StoreMemory> {
-        let path = directory.join(FILE_NAME);
-        let file = OpenOptions::new().read(true).write(true).open(&path);
-        let file = file.with_context(|| {
+        let gone = |what: String| {
             format!(
-                "the memory of the device is gone (no {}): it belonged to the dead process, or to \
-                 another mount namespace",
-                path.display()
+                "the memory of the device is gone ({what}): it belonged to the dead process, or to \
+                 another namespace"
             )
-        })?;
+        };
+        let (place, file) = if let Some(number) = segment_number(directory)? {
+            let file =
+                sys::open_segment(number).with_context(|| gone(format!("no segment {number}")))?;
+            (Place::Segment(directory.to_path_buf()), file)
+        } else {
+            let path = directory.join(STORE);
+            let file = OpenOptions::new().read(true).write(true).open(&path);
+            let file = file.with_context(|| gone(format!("no {}", path.display())))?;
+            (Place::Tmpfs(directory.to_path_buf()), file)
+        };
         Ok(StoreMemory {
-            mount: Some(directory.to_path_buf()),
+            place,
             file: Some(file),
             kept: true,
         })
@@ -94,10 +134,20 @@ impl StoreMemory {
         self.kept = false;
     }
 
+    /// Keeps the pages of a segment from being swapped out. The store has given the file its size, and
+    /// nobody may change that any more.
+    pub fn lock(&self) -> anyhow::Result<()> {
+        let Place::Segment(directory) = &self.place else {
+            return Ok(());
+        };
+        let number = segment_number(directory)?.context("the segment's number is gone")?;
+        sys::lock_segment(number).with_context(|| format!("cannot lock the segment {number}"))
+    }
+
     /// A file beside the store's, for the transport's buffers: a worker and its standby use the
-    /// same ones. `None`: the memory is this process's alone.
+    /// same ones. `None`: each has its own.
     pub fn buffers(&self) -> anyhow::Result<Option<File>> {
-        let Some(mount) = &self.mount else {
+        let Place::Tmpfs(mount) = &self.place else {
             return Ok(None);
         };
         let path = mount.join("buffers");
@@ -110,7 +160,7 @@ impl StoreMemory {
 
     /// Whether the memory is there when this process is not.
     pub fn outlives_process(&self) -> bool {
-        self.mount.is_some()
+        !matches!(self.place, Place::Process)
     }
 
     /// The file, once; the store keeps it.
@@ -118,24 +168,99 @@ impl StoreMemory {
         self.file.take()
     }
 
-    /// `tmpfs noswap` or `memfd`, for people.
+    /// `tmpfs noswap`, `locked segment` or `memfd`, for people.
     pub fn describe(&self) -> &'static str {
-        if self.mount.is_some() {
-            "tmpfs noswap"
-        } else {
-            "memfd"
+        match self.place {
+            Place::Tmpfs(_) => "tmpfs noswap",
+            Place::Segment(_) => "locked segment",
+            Place::Process => "memfd",
         }
     }
 
     /// Gives everything back. The store and its mapping must be gone before.
     pub fn remove(&mut self) -> anyhow::Result<()> {
         self.file = None;
-        let Some(mount) = self.mount.take() else {
-            return Ok(());
+        let directory = match std::mem::replace(&mut self.place, Place::Process) {
+            Place::Process => return Ok(()),
+            Place::Segment(directory) => {
+                remove_segment(&directory)?;
+                directory
+            }
+            Place::Tmpfs(mount) => {
+                sys::unmount(&mount)
+                    .with_context(|| format!("cannot unmount {}", mount.display()))?;
+                mount
+            }
         };
-        sys::unmount(&mount).with_context(|| format!("cannot unmount {}", mount.display()))?;
-        std::fs::remove_dir(&mount).with_context(|| format!("cannot remove {}", mount.display()))
+        std::fs::remove_dir(&directory)
+            .with_context(|| format!("cannot remove {}", directory.display()))
     }
+}
+
+/// The memory that this kernel has for us, in `directory`, which is empty.
+fn create_at(directory: &Path, segment: bool) -> anyhow::Result<StoreMemory> {
+    // From here on dropping it gives everything back.
+    let mut memory = StoreMemory {
+        place: Place::Process,
+        file: None,
+        kept: false,
+    };
+    let mounted = if segment {
+        Err(io::Error::from_raw_os_error(libc::EINVAL))
+    } else {
+        sys::mount_in_memory(directory, c"tmpfs", c"size=0,mode=0700,noswap")
+    };
+    let file = match mounted {
+        Ok(()) => {
+            memory.place = Place::Tmpfs(directory.to_path_buf());
+            new_file(&directory.join(STORE))?
+        }
+        // This kernel does not know `noswap`, or has no swap at all.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => match create_segment(directory)
+        {
+            Ok(file) => {
+                memory.place = Place::Segment(directory.to_path_buf());
+                file
+            }
+            Err(error) => {
+                tracing::warn!("the data will not outlive the daemon: {error:#}");
+                sys::memfd(c"trueno-ublk-store")
+                    .context("cannot make a file in memory for the store")?
+            }
+        },
+        Err(error) => {
+            return Err(error)
+                .with_context(|| format!("cannot mount a tmpfs at {}", directory.display()));
+        }
+    };
+    memory.file = Some(file);
+    Ok(memory)
+}
+
+/// A segment, its number in `directory`.
+fn create_segment(directory: &Path) -> anyhow::Result<File> {
+    let number = sys::create_segment().context("cannot make a segment of memory")?;
+    let path = directory.join(SEGMENT);
+    let file = sys::open_segment(number)
+        .context("cannot open the segment that was made")
+        .and_then(|file| {
+            let line = format!("{number}\n");
+            let written = new_file(&path).and_then(|mut to| Ok(to.write_all(line.as_bytes())?));
+            written.with_context(|| format!("cannot write {}", path.display()))?;
+            Ok(file)
+        });
+    if file.is_err() {
+        let _ = std::fs::remove_file(&path);
+        let _ = sys::remove_segment(number);
+    }
+    file
+}
+
+/// A file of root's alone that was not there before.
+fn new_file(path: &Path) -> anyhow::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    rundir::open(path, &mut options).with_context(|| format!("cannot make {}", path.display()))
 }
 
 impl Drop for StoreMemory {
@@ -152,17 +277,15 @@ impl Drop for StoreMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
     #[test]
     fn the_mount_is_private_and_goes_with_its_owner() {
-        if !sys::is_root() {
-            assert!(std::env::var_os("CI").is_none(), "this test needs root");
-            eprintln!("SKIPPED: mounting needs root");
-            return;
-        }
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("memory");
-        let mut memory = StoreMemory::create(&directory).unwrap();
+        let Some(memory) = made(&directory, false) else {
+            return;
+        };
         if memory.describe() == "tmpfs noswap" {
             let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
             let line = mounts
@@ -173,21 +296,76 @@ mod tests {
                 assert!(line.contains(option), "{line} lacks {option}");
             }
         }
-        let file = memory.take_file().unwrap();
-        file.set_len(1 << 30).unwrap();
-        drop(file);
-        if memory.outlives_process() {
-            // As if it had been killed.
-            std::mem::forget(memory);
-            drop(StoreMemory::open(&directory).expect("it is still there"));
-            memory = StoreMemory::open(&directory).expect("looking took it away");
-            memory.own();
-            let file = memory.take_file().unwrap();
-            assert_eq!(file.metadata().unwrap().len(), 1 << 30);
+        goes_with_its_owner(memory, &directory);
+    }
+
+    #[test]
+    fn the_segment_is_locked_and_goes_with_its_owner() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("memory");
+        let Some(memory) = made(&directory, true) else {
+            return;
+        };
+        assert_eq!(memory.describe(), "locked segment");
+        let number = segment_number(&directory).unwrap().unwrap();
+        memory.file.as_ref().unwrap().set_len(1 << 40).unwrap();
+        memory.lock().unwrap();
+        let line = shown(number).expect("the kernel knows the segment");
+        // The mode in octal, with SHM_LOCKED.
+        assert_eq!(line.split_whitespace().nth(2), Some("2600"), "{line}");
+        goes_with_its_owner(memory, &directory);
+        assert_eq!(shown(number), None);
+
+        // What `remove` does when the daemon is dead.
+        let memory = StoreMemory::create_as(&directory, true).unwrap();
+        let number = segment_number(&directory).unwrap().unwrap();
+        std::mem::forget(memory);
+        assert!(is_left(&directory));
+        remove_segment(&directory).unwrap();
+        assert_eq!(shown(number), None);
+        assert!(!is_left(&directory));
+        remove_segment(&directory).unwrap();
+    }
+
+    /// The line of `/proc/sysvipc/shm` about a segment.
+    fn shown(number: i32) -> Option<String> {
+        let all = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
+        let number = Some(number.to_string());
+        let mut lines = all.lines();
+        let found = lines.find(|line| line.split_whitespace().nth(1) == number.as_deref());
+        found.map(str::to_string)
+    }
+
+    fn made(directory: &Path, segment: bool) -> Option<StoreMemory> {
+        if !sys::is_root() {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root");
+            eprintln!("SKIPPED: mounting and locking need root");
+            return None;
         }
+        Some(StoreMemory::create_as(directory, segment).unwrap())
+    }
+
+    fn goes_with_its_owner(mut memory: StoreMemory, directory: &Path) {
+        let file = memory.take_file().unwrap();
+        file.set_len(1 << 40).unwrap();
+        file.write_all_at(b"page", 1 << 30).unwrap();
+        assert_eq!(file.metadata().unwrap().blocks(), 8);
+        drop(file);
+        // As if it had been killed.
+        std::mem::forget(memory);
+        assert!(is_left(directory));
+        drop(StoreMemory::open(directory).expect("it is still there"));
+        let mut memory = StoreMemory::open(directory).expect("looking took it away");
+        memory.own();
+        let file = memory.take_file().unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 1 << 40);
+        let mut page = [0; 4];
+        file.read_exact_at(&mut page, 1 << 30).unwrap();
+        assert_eq!(&page, b"page");
+        drop(file);
         memory.remove().unwrap();
         assert!(!directory.exists());
-        let error = StoreMemory::open(&directory).unwrap_err().to_string();
+        let error = StoreMemory::open(directory).unwrap_err().to_string();
         assert!(error.contains("is gone"), "{error}");
     }
 }

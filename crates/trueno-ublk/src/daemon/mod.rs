@@ -677,6 +677,9 @@ impl Life {
             None => new_store(config, file)?,
             Some(_) => old_store(config, file)?,
         });
+        if left.is_none() {
+            memory.lock()?;
+        }
 
         let target = Arc::new(Target::new(store.clone(), plan.block_size));
         let hooks = hooks(&guard, &notes);

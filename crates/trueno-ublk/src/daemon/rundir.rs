@@ -178,7 +178,7 @@ impl RunDir {
 
     /// Whether there is all that a successor of the daemon of device `id` needs of it.
     pub fn keeps(&self, id: u32) -> bool {
-        self.plan(id).exists() && self.memory(id).join(memory::FILE_NAME).exists()
+        self.plan(id).exists() && memory::is_left(&self.memory(id))
     }
 
     /// Refuses a directory that others can write to. None at all is fine.
@@ -509,6 +509,7 @@ impl Taken {
         steps.push(self.clear_but_memory());
         let memory = self.run_dir.memory(self.id);
         if memory.exists() {
+            steps.push(memory::remove_segment(&memory));
             steps.push(unmount_all(&memory));
             steps.push(gone(std::fs::remove_dir(&memory), &memory));
         }
@@ -837,7 +838,7 @@ mod tests {
         run_dir.write_plan(0, &plan).unwrap();
         assert!(!run_dir.keeps(0), "there is no memory");
         std::fs::create_dir_all(run_dir.memory(0)).unwrap();
-        let store = run_dir.memory(0).join(memory::FILE_NAME);
+        let store = run_dir.memory(0).join("store");
         std::fs::write(&store, "pages").unwrap();
         // Killed: the lock is free, and everything else is there.
         std::mem::forget(first);

@@ -124,6 +124,50 @@ pub fn memfd(name: &CStr) -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
+/// A System V segment of one page, which [`open_segment`] lets grow. It belongs to no process. Its number.
+pub fn create_segment() -> io::Result<c_int> {
+    let flags = libc::IPC_CREAT | libc::SHM_NORESERVE | 0o600;
+    // SAFETY: takes plain numbers and makes a segment.
+    checked(unsafe { libc::shmget(libc::IPC_PRIVATE, 4096, flags) })
+}
+
+/// From now on no page of the segment `number` is swapped out. Its size must not change any more: the
+/// kernel counts the bytes now and when the segment ends.
+pub fn lock_segment(number: c_int) -> io::Result<()> {
+    // SAFETY: plain numbers; this command takes no structure.
+    checked(unsafe { libc::shmctl(number, libc::SHM_LOCK, ptr::null_mut()) }).map(drop)
+}
+
+/// The file whose pages are those of the segment `number`. It can be sized, mapped and punched like one
+/// of a tmpfs.
+pub fn open_segment(number: c_int) -> io::Result<File> {
+    // SAFETY: the kernel chooses an address where nothing is mapped.
+    let address = unsafe { libc::shmat(number, ptr::null(), 0) };
+    if address as isize == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    let start = format!("{:x}-", address as usize);
+    let opened = std::fs::read_dir("/proc/self/map_files").and_then(|mappings| {
+        for mapping in mappings {
+            let mapping = mapping?;
+            if mapping.file_name().to_string_lossy().starts_with(&start) {
+                let mut options = std::fs::OpenOptions::new();
+                return options.read(true).write(true).open(mapping.path());
+            }
+        }
+        Err(io::ErrorKind::NotFound.into())
+    });
+    // SAFETY: mapped above, and nothing refers to it: who uses the segment maps the file.
+    checked(unsafe { libc::shmdt(address) })?;
+    opened
+}
+
+/// Gives the segment `number` back as soon as nobody has it open.
+pub fn remove_segment(number: c_int) -> io::Result<()> {
+    // SAFETY: plain numbers; this command takes no structure.
+    checked(unsafe { libc::shmctl(number, libc::IPC_RMID, ptr::null_mut()) }).map(drop)
+}
+
 /// Takes IO_FLUSHER, which goes on to started processes, from the calling thread.
 pub fn clear_io_flusher() -> io::Result<()> {
     // SAFETY: plain numbers.
