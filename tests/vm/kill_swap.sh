@@ -28,7 +28,7 @@ kill_workers() {
 echo 0 >/tmp/kills
 kill_workers &
 killer=$!
-press --mb 620 --passes 1 --pages /test/pages.raw
+press --mb 620 --passes $(((KILLS + 9) / 10)) --pages /test/pages.raw
 kill $killer 2>/dev/null
 kills=$(cat /tmp/kills)
 cat /run/trueno-ublk/0.log

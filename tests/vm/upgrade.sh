@@ -45,9 +45,22 @@ refused "format 99" /tmp/new/trueno-ublk upgrade 0
 [ "$(worker)" = "$before" ] || fail "another process serves"
 must trueno-ublk remove 0
 
-# Swap: the standby is replaced by one of the other program.
-must trueno-ublk create --size 64M --dev-id 0 --transport ublk --swap --reserve 8M >/dev/null
+# told WORDS: systemd hears this, and did not before.
+told() {
+    must wait_for 10 grep -qx "$1" /tmp/told
+    : >/tmp/told
+}
+
+# Swap, as a service: the standby is replaced by one of the other program, and systemd told of it all.
+vm-guest notified /tmp/systemd >>/tmp/told &
+must wait_for 10 test -e /tmp/systemd
+NOTIFY_SOCKET=/tmp/systemd trueno-ublk create --foreground --size 64M --dev-id 0 --transport ublk \
+    --swap --reserve 8M >/dev/null &
+told READY=1
+grep -q '^/dev/ublkb0 ' /proc/swaps || fail "ready without swap: $(cat /proc/swaps)"
+[ -n "$(standby)" ] || fail "ready without a standby"
 upgrade /tmp/new/trueno-ublk
+told "MAINPID=$(worker)"
 wait_for 30 sh -c '. /test/lib.sh; [ -n "$(standby)" ]' || fail "nobody stands by after an upgrade"
 [ "$(readlink "/proc/$(standby)/exe")" = /tmp/new/trueno-ublk ] || fail "an old program stands by"
 must swapoff /dev/ublkb0
@@ -56,4 +69,10 @@ for left in /dev/ublkc* /dev/ublkb* /run/trueno-ublk/*; do
     [ ! -e "$left" ] || fail "an end after upgrades leaves $left"
 done
 ! pidof trueno-ublk >/dev/null || fail "an end after upgrades leaves a process"
+
+# What is no service itself tells nothing in the name of one that it is called from.
+NOTIFY_SOCKET=/tmp/systemd must trueno-ublk create --size 64M --dev-id 0 --transport ublk >/dev/null
+upgrade /tmp/new/trueno-ublk
+must trueno-ublk remove 0
+[ ! -s /tmp/told ] || fail "systemd was told: $(cat /tmp/told)"
 kernel_is_content

@@ -12,13 +12,21 @@ use std::process::{Child, Command, Stdio};
 /// The program that this process runs, be it replaced since.
 pub const OURSELVES: &str = "/proc/self/exe";
 
+/// The environment variable that names the socket where systemd hears of a service.
+const SYSTEMD: &str = "NOTIFY_SOCKET";
+
 /// Starts `program` for `errand` and waits for the one line that it has to say.
 pub fn launch(
     program: &Path,
     errand: &Errand,
     run_dir: &RunDir,
 ) -> anyhow::Result<(Child, Report)> {
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    if !matches!(errand, Errand::StandBy { .. }) {
+        // The service that the caller belongs to is not ours.
+        command.env_remove(SYSTEMD);
+    }
+    let mut child = command
         .arg0("trueno-ublk")
         .arg("daemon")
         // As we understand it here: the daemon works elsewhere.

@@ -52,6 +52,7 @@ use crate::target::{Awaited, Serve, Target};
 use crate::transport::{Device, Kind, ThreadHooks};
 use crate::{loopdev, ublk};
 use anyhow::{Context as _, bail, ensure};
+use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::iter::once;
@@ -129,12 +130,14 @@ impl Errand {
             Errand::Recover(id) => recover(*id, run_dir, surroundings),
             Errand::StandBy { id, worker } => {
                 let life = stand_by(*id, *worker, run_dir, surroundings)?;
+                tell_systemd(NotifyState::MainPid(std::process::id()));
                 return life.serve(&signals);
             }
         }?;
         if let Err(error) = surroundings.ready(&life.info) {
             tracing::warn!("nobody was told that the device is ready: {error:#}");
         }
+        tell_systemd(NotifyState::Ready);
         tracing::info!("{} is ready", life.info.name.display());
         life.serve(&signals)
     }
@@ -318,6 +321,13 @@ fn stand_by(
         maintenance,
     }
     .live(Origin::Succeeded)
+}
+
+/// What systemd follows a service by, where it started this process or one that we succeed.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!("systemd was not told: {error}");
+    }
 }
 
 fn block_signals() -> anyhow::Result<sys::SignalSet> {

@@ -3,6 +3,7 @@
 mod args;
 mod fault;
 mod hog;
+mod notified;
 mod overlap;
 mod pattern;
 mod raw;
@@ -18,7 +19,8 @@ const USAGE: &str = "usage:
   vm-guest raw-test DEVICE [--count N] [--bytes N] [--seed N]
   vm-guest overlap DEVICE [--threads N] [--count N] [--span-mb N] [--seed N]
   vm-guest verify-threads PID
-  vm-guest fail-wait TID";
+  vm-guest fail-wait TID
+  vm-guest notified SOCKET";
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         "overlap" => overlap::run(args),
         "verify-threads" => threads::run(args),
         "fail-wait" => fault::run(args),
+        "notified" => notified::run(args),
         _ => Err(format!("unknown task `{task}`\n{USAGE}")),
     });
     match done {
