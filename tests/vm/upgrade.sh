@@ -37,6 +37,16 @@ report "upgrade: upgrades=$upgrades fio_passes=$(cat /tmp/passes)" \
     "pause_ms=$(echo "$pauses" | sed -n $((upgrades / 2))p) pause_max_ms=$(echo "$pauses" | tail -n 1)"
 [ "$(trueno-ublk stat 0 --io-stat | awk '{ print $1 + $2 }')" = 0 ] || fail "requests have failed"
 
+# A scrub does not go over: who waits for it is told, and the next one sees all pages.
+trueno-ublk scrub 0 --rate 1M >/tmp/scrub 2>&1 &
+scrub=$!
+must wait_for 10 sh -c 'trueno-ublk stat 0 --json | grep -q "\"phase\": \"running\""'
+upgrade /tmp/new/trueno-ublk
+wait $scrub && fail "a scrub ended well with its daemon: $(cat /tmp/scrub)"
+grep -q -e 'the scrub is no more' -e 'has ended with its daemon' /tmp/scrub || fail "scrub says $(cat /tmp/scrub)"
+must trueno-ublk scrub 0
+upgrade /usr/bin/trueno-ublk
+
 # A program that does not know the store's version says so before the old one ends.
 memory=/run/trueno-ublk/0/memory/store
 before=$(worker)

@@ -278,7 +278,7 @@ impl Store {
             counters: Counters::default(),
             current: Mutex::new(Current::new()),
         });
-        lock(&self.workers).live.push(Arc::clone(&shared));
+        self.enlist(Arc::clone(&shared));
         let mut scratch = Scratch::new();
         for codec in &self.codecs.list {
             codec.prepare(&mut scratch);
@@ -291,6 +291,28 @@ impl Store {
                 object: Box::new([0; PAGE_SIZE]),
                 page: Some(Page::boxed()),
             },
+        }
+    }
+
+    /// Adds a worker to those that others see. The list grows while it is not locked: a writer who is
+    /// out of memory [looks through it](Store::recall).
+    fn enlist(&self, worker: Arc<Shared>) {
+        let mut larger = Vec::new();
+        loop {
+            let mut workers = lock(&self.workers);
+            let live = &mut workers.live;
+            if live.len() == live.capacity() {
+                if larger.capacity() <= live.len() {
+                    let wanted = 2 * live.len() + 4;
+                    drop(workers);
+                    larger = Vec::with_capacity(wanted);
+                    continue;
+                }
+                larger.append(live);
+                std::mem::swap(live, &mut larger);
+            }
+            live.push(worker);
+            return;
         }
     }
 
