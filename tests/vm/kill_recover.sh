@@ -98,7 +98,7 @@ umount /mnt
 for left in /dev/ublkc* /dev/ublkb* /run/trueno-ublk/*; do
     [ ! -e "$left" ] || fail "remove of a dead device leaves $left"
 done
-! grep -q trueno /proc/mounts || fail "a mount is left: $(grep trueno /proc/mounts)"
+[ -z "$(our_mounts)" ] || fail "a mount is left: $(our_mounts)"
 
 # A store that is not what the plan says is refused, and stays.
 must trueno-ublk create --size 64M --dev-id 0 --transport ublk >/dev/null

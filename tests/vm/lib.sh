@@ -107,6 +107,11 @@ make_zram() {
     zram=/dev/zram$zram_id
 }
 
+# What of ours is mounted, but for the run directory, which stays.
+our_mounts() {
+    grep trueno /proc/mounts | grep -v ' /run/trueno-ublk ramfs '
+}
+
 # The process that serves device 0, and the one that stands by.
 worker() {
     trueno-ublk stat 0 --json | sed -n 's/.*"pid": \([0-9]*\).*/\1/p'

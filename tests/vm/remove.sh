@@ -9,7 +9,7 @@ nothing_left() {
     for left in /dev/ublkc* /dev/ublkb* /run/trueno-ublk/*; do
         [ ! -e "$left" ] || fail "$1 leaves $left"
     done
-    ! grep -q trueno /proc/mounts || fail "$1 leaves a mount: $(grep trueno /proc/mounts)"
+    [ -z "$(our_mounts)" ] || fail "$1 leaves a mount: $(our_mounts)"
     ! pidof trueno-ublk >/dev/null || fail "$1 leaves a process"
 }
 

@@ -17,7 +17,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tests/vm/guest/Cargo.toml", &[]),
     (
         "xtask/Cargo.toml",
-        &["trueno-zram-core", "trueno-zram-adaptive"],
+        &[
+            "trueno-zram-core",
+            "trueno-zram-adaptive",
+            "trueno-zram-cli",
+        ],
     ),
 ];
 

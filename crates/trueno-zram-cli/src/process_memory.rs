@@ -1,0 +1,151 @@
+//! The pages of running programs that the kernel would swap out.
+//!
+//! Those are pages that are present, and anonymous: heap, stacks, anonymous mappings and private
+//! copies of file mappings. `/proc/PID/pagemap` tells (Documentation/admin-guide/mm/pagemap.rst):
+//! bit 63 present, bit 61 file page or shared anonymous, low 55 bits the frame. What `/proc/kpageflags`
+//! calls the zero page or unevictable never is swapped out.
+
+use anyhow::{Context as _, bail};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
+const PAGE: u64 = 4096;
+
+const PRESENT: u64 = 1 << 63;
+const FILE_OR_SHARED: u64 = 1 << 61;
+const FRAME: u64 = (1 << 55) - 1;
+/// Bits of `/proc/kpageflags` (include/uapi/linux/kernel-page-flags.h).
+const SWAPBACKED: u64 = 1 << 14;
+const UNEVICTABLE: u64 = 1 << 18;
+const ZERO_PAGE: u64 = 1 << 24;
+
+/// Entries of a pagemap that are read at once: address space of 256 MiB.
+const ENTRIES: u64 = 1 << 16;
+
+/// The memory of a process, to be read page by page.
+#[derive(Debug)]
+pub struct ProcessMemory {
+    pid: u32,
+    memory: File,
+}
+
+impl ProcessMemory {
+    /// That of process `pid`. Needs root.
+    pub fn open(pid: u32) -> anyhow::Result<ProcessMemory> {
+        let path = format!("/proc/{pid}/mem");
+        let memory = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+        Ok(ProcessMemory { pid, memory })
+    }
+
+    /// The addresses of its pages that could be swapped out, in order. A frame that several processes
+    /// map is given once: it is added to the frames `taken`, and left out where it is among them.
+    pub fn swappable(&self, taken: &mut BTreeSet<u64>) -> anyhow::Result<Vec<u64>> {
+        let proc = format!("/proc/{}", self.pid);
+        let maps = std::fs::read_to_string(format!("{proc}/maps"))
+            .with_context(|| format!("cannot read {proc}/maps"))?;
+        let pagemap = File::open(format!("{proc}/pagemap"))
+            .with_context(|| format!("cannot open {proc}/pagemap"))?;
+        let flags = File::open("/proc/kpageflags").context("cannot open /proc/kpageflags")?;
+        let mut found = Vec::new();
+        for (start, end) in maps.lines().filter_map(private_range) {
+            let (first, last) = (start / PAGE, end / PAGE);
+            for part in (first..last).step_by(ENTRIES as usize) {
+                let count = ENTRIES.min(last - part);
+                let mut entries = vec![0; count as usize * 8];
+                if pagemap.read_exact_at(&mut entries, part * 8).is_err() {
+                    break; // A mapping without entries, such as [vvar], or one that is gone.
+                }
+                let (entries, _) = entries.as_chunks::<8>();
+                for (page, entry) in (part..).zip(entries) {
+                    let entry = u64::from_le_bytes(*entry);
+                    if entry & PRESENT == 0 || entry & FILE_OR_SHARED != 0 {
+                        continue;
+                    }
+                    let frame = entry & FRAME;
+                    if frame == 0 {
+                        bail!("{proc}/pagemap holds no frame numbers: they are for root only");
+                    }
+                    let mut of_frame = [0; 8];
+                    flags
+                        .read_exact_at(&mut of_frame, frame * 8)
+                        .context("cannot read /proc/kpageflags")?;
+                    let of_frame = u64::from_le_bytes(of_frame);
+                    let swappable =
+                        of_frame & SWAPBACKED != 0 && of_frame & (UNEVICTABLE | ZERO_PAGE) == 0;
+                    if swappable && taken.insert(frame) {
+                        found.push(page * PAGE);
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The bytes at `address`. They can be gone since it was found.
+    pub fn read(&self, address: u64, bytes: &mut [u8]) -> std::io::Result<()> {
+        self.memory.read_exact_at(bytes, address)
+    }
+}
+
+/// The addresses of a line of `/proc/PID/maps` that is private memory of the program.
+fn private_range(line: &str) -> Option<(u64, u64)> {
+    let mut words = line.split_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    let permissions = words.next()?;
+    let name = words.nth(3).unwrap_or_default();
+    let pseudo = ["[vvar]", "[vdso]", "[vsyscall]", "[vvar_vclock]"].contains(&name);
+    let range = (
+        u64::from_str_radix(start, 16).ok()?,
+        u64::from_str_radix(end, 16).ok()?,
+    );
+    (permissions.ends_with('p') && !pseudo).then_some(range)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_private_memory_is_swapped_out() {
+        let line = "7f00-7f02 rw-p 00000000 00:00 0    [heap]";
+        assert_eq!(private_range(line), Some((0x7f00, 0x7f02)));
+        assert_eq!(
+            private_range("7f00-7f02 rw-s 00000000 00:05 9 /dev/shm/x"),
+            None
+        );
+        assert_eq!(
+            private_range("7f00-7f02 r--p 00000000 00:00 0 [vvar]"),
+            None
+        );
+    }
+
+    #[test]
+    fn our_own_heap_is_found_and_read() {
+        let mut heap = vec![0u8; 64 * PAGE as usize];
+        heap.fill(0x5a);
+        let Ok(memory) = ProcessMemory::open(std::process::id()) else {
+            return; // No /proc.
+        };
+        let mut taken = BTreeSet::new();
+        let found = match memory.swappable(&mut taken) {
+            Ok(found) => found,
+            // Not root.
+            Err(error) => return assert!(format!("{error:#}").contains("/proc/"), "{error:#}"),
+        };
+        let ours = heap.as_ptr() as u64..heap.as_ptr() as u64 + heap.len() as u64;
+        let pages = found.iter().filter(|address| ours.contains(address));
+        // The first and the last page may be others' too.
+        assert!(pages.count() >= 62);
+        assert_eq!(taken.len(), found.len());
+        let mut page = [0; PAGE as usize];
+        memory
+            .read((ours.start + PAGE) & !(PAGE - 1), &mut page)
+            .unwrap();
+        assert_eq!(page, [0x5a; PAGE as usize]);
+        assert!(
+            memory.swappable(&mut taken).unwrap().len() < 64,
+            "frames twice"
+        );
+    }
+}
