@@ -9,6 +9,7 @@ pub mod cli;
 pub mod control;
 pub mod daemon;
 pub mod loopdev;
+mod sample;
 pub mod target;
 pub mod transport;
 pub mod ublk;

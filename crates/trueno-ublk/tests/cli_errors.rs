@@ -54,7 +54,7 @@ fn arguments_that_make_no_sense() {
         "",
         &[
             "no command",
-            "create, remove, recover, upgrade, reset, list, stat, scrub, compact, find",
+            "create, remove, recover, upgrade, reset, list, stat, scrub, compact, find, entropy, estimate",
         ],
     );
     misused("frobnicate", &["\"frobnicate\"", "create, remove"]);
@@ -130,6 +130,24 @@ fn numbers_out_of_range() {
     );
     misused("create --size 1G --swap 40000", &["40000", "32767"]);
     misused("create --size 1G --swap --reserve 1M", &["1048576", "8M"]);
+}
+
+#[test]
+fn nothing_to_look_at() {
+    misused("entropy", &["PATH", "missing"]);
+    misused("entropy --pages 0 /bin/sh", &["\"0\"", "--pages"]);
+    misused("estimate", &["--pid", "missing"]);
+    misused("estimate --pid 1 --all", &["--pid", "--all"]);
+    misused("estimate --all --algorithm lzma", &["\"lzma\"", "lz4"]);
+    let bench = Bench::new();
+    for (line, word) in [
+        ("entropy /nothing", "/nothing"),
+        ("entropy /", "neither a file nor a block device"),
+        ("entropy /dev/null", "neither a file nor a block device"),
+    ] {
+        let sentence = bench.refused(line, 1);
+        assert!(sentence.contains(word), "{sentence}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{Bench, Mounted, can_make_devices};
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,6 +16,7 @@ use trueno_ublk::control::protocol::Op;
 use trueno_ublk::daemon::RunDir;
 use trueno_ublk::daemon::rundir::{Phase, Record};
 use trueno_ublk::transport::Kind;
+use trueno_zram_cli::process_memory::ProcessMemory;
 
 /// Nothing of `bench` in the run directory, among the mounts and behind loop devices.
 fn assert_no_trace(bench: &Bench) {
@@ -814,4 +816,60 @@ fn reset_does_not_touch_what_a_loop_device_serves_instead() {
     assert!(std::fs::read(&image).unwrap().iter().all(|byte| *byte == 7));
     std::fs::remove_file(&image).unwrap();
     assert_no_trace(&bench);
+}
+
+#[test]
+fn an_estimate_tells_what_a_device_takes() {
+    if !can_make_devices() {
+        return;
+    }
+    // Real bytes in our own memory: this program, which a device then gets.
+    let program = std::fs::read("/proc/self/exe").unwrap();
+    let us = std::process::id();
+    let bench = Bench::new();
+    let estimate = bench.json(&format!("estimate --pid {us} --pages 2048 --algorithm lz4"));
+    let found = &estimate["algorithms"][0];
+    assert_eq!(estimate["sampled_pages"], 2048);
+    let memory = ProcessMemory::open(us).unwrap();
+    let addresses = memory.swappable(&mut BTreeSet::new()).unwrap();
+    assert!(addresses.len() > program.len() / 4096);
+
+    let device = bench.json("create --size 256M --transport loop --algorithm lz4");
+    let name = device["name"].as_str().unwrap().to_string();
+    let mut file = OpenOptions::new().write(true).open(&name).unwrap();
+    let mut page = [0; 4096];
+    for address in &addresses {
+        memory.read(*address, &mut page).unwrap();
+        file.write_all(&page).unwrap();
+    }
+    file.sync_all().unwrap();
+    drop(file);
+    let stat = bench.json("stat 0");
+    let real = |key: &str| stat["mm_stat"][key].as_f64().unwrap();
+    let table = stat["hardening"]["table_bytes"].as_f64().unwrap();
+    for (estimated, real) in [
+        ("compressed_bytes", real("compr_data_size")),
+        ("memory_bytes", real("mem_used_total") + table),
+    ] {
+        let estimated = found[estimated].as_f64().unwrap();
+        assert!(
+            (estimated / real - 1.0).abs() < 0.05,
+            "{estimated} and {real}"
+        );
+    }
+
+    // The same bytes, seen on the device.
+    let entropy = bench.json(&format!("entropy {name} --pages 65536"));
+    assert_eq!(entropy["pages"], 65536);
+    let sum: u64 = entropy["bands"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|band| band["pages"].as_u64().unwrap())
+        .sum();
+    assert_eq!(
+        sum + entropy["same_pages"].as_u64().unwrap(),
+        65536
+    );
+    assert!(sum as usize > program.len() / 4096 / 2, "{entropy}");
 }

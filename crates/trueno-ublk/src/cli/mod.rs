@@ -8,6 +8,8 @@ mod compact;
 mod create;
 mod daemon;
 mod device;
+mod entropy;
+mod estimate;
 mod find;
 mod list;
 mod recover;
@@ -51,6 +53,8 @@ enum Command {
     Compact(compact::Args),
     /// Print the next free device id
     Find(find::Args),
+    Entropy(entropy::Args),
+    Estimate(estimate::Args),
     /// Serve the device that the errand on standard input describes
     #[command(hide = true)]
     Daemon,
@@ -93,6 +97,8 @@ pub fn main() -> ExitCode {
         Ok(Command::Scrub(args)) => scrub::run(&args),
         Ok(Command::Compact(args)) => compact::run(&args),
         Ok(Command::Find(args)) => find::run(&args),
+        Ok(Command::Entropy(args)) => entropy::run(&args),
+        Ok(Command::Estimate(args)) => estimate::run(&args),
         // It reports to its parent itself, or to its log.
         Ok(Command::Daemon) => return daemon::run(),
     };

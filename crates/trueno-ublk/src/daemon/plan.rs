@@ -297,7 +297,7 @@ fn within<T: Copy + Into<u64> + TryFrom<u64>>(
 
 /// The algorithm of this name, and its codec. `none` has no codec and is refused: a device always
 /// recognises same-filled pages, and `same-fill` is the name for compressing nothing else.
-fn codec(name: &str) -> Result<(Algorithm, Arc<dyn Codec>), PlanError> {
+pub fn codec(name: &str) -> Result<(Algorithm, Arc<dyn Codec>), PlanError> {
     let codec = |algorithm| Some((algorithm, codec_for(algorithm).ok()??));
     let found = name.parse().ok().and_then(codec);
     found.ok_or_else(|| PlanError::Algorithm(name.to_string()))

@@ -198,6 +198,17 @@ pub fn thread_id() -> i32 {
     unsafe { libc::gettid() }
 }
 
+/// How long the calling thread has run on a processor.
+pub fn thread_time() -> io::Result<Duration> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a valid place for the answer.
+    checked(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) })?;
+    Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+}
+
 /// Puts the calling thread into the class SCHED_FIFO with this priority, and reads it back.
 pub fn set_fifo(priority: c_int) -> io::Result<()> {
     let wanted = libc::sched_param {

@@ -1,0 +1,349 @@
+//! `estimate`: what a device would make of the memory of running processes.
+//!
+//! A sample of their pages is written to a store like a device's, and read back, once for each
+//! algorithm. What is printed was measured on these pages, and multiplied by how many there are.
+
+use super::{Failure, output};
+use crate::daemon::{plan, sys};
+use crate::sample::Sources;
+use anyhow::{Context as _, ensure};
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+use trueno_zram_cli::human::format_size;
+use trueno_zram_cli::table::{Align, Table};
+use trueno_zram_core::codec::zstd::{Dictionary, Zstd};
+use trueno_zram_core::{Codec, PAGE_SIZE, PageBytes};
+use trueno_zram_store::{Config, Memory, Store};
+
+/// Estimate what a device would make of the memory of processes
+///
+/// Pages that the kernel could swap out are sampled, compressed by each algorithm as a device does it,
+/// and read back. Nothing is stopped or changed.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A process, by its number; may be given several times
+    #[arg(
+        long,
+        value_name = "PID",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
+    pid: Vec<u32>,
+    /// All processes
+    #[arg(long)]
+    all: bool,
+    /// How many pages to look at, spread evenly over all
+    #[arg(long, value_name = "COUNT", default_value_t = 16384, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pages: u64,
+    /// An algorithm, as for create; may be given several times [default: lz4, lz4hc, zstd1, zstd3]
+    #[arg(long, value_name = "NAME")]
+    algorithm: Vec<String>,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is looked at where nothing else is asked for.
+const ALGORITHMS: [&str; 4] = ["lz4", "lz4hc", "zstd1", "zstd3"];
+
+/// Bytes of the dictionary, and the fewest pages to learn one from.
+const DICTIONARY_BYTES: usize = 16 << 10;
+const DICTIONARY_PAGES: usize = 512;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Processes that were looked at.
+    processes: usize,
+    /// Their pages that could be swapped out.
+    pages: u64,
+    /// Pages that were compressed.
+    sampled_pages: u64,
+    /// Those of them that are one repeated word.
+    same_pages: u64,
+    algorithms: Vec<Estimate>,
+    /// What a dictionary would bring; none where the pages are too few, or have too little in common.
+    dictionary: Option<Gain>,
+}
+
+/// What a device would do with all the pages.
+#[derive(Debug, Serialize)]
+struct Estimate {
+    algorithm: String,
+    /// Bytes of the pages for each compressed byte; pages that are one repeated word take none.
+    ratio: f64,
+    /// Bytes of compressed pages: `compr_data_size`.
+    compressed_bytes: u64,
+    /// Bytes of memory that they take: `mem_used_total` and the page table.
+    memory_bytes: u64,
+    /// Pages that no codec makes small enough to compress them.
+    huge_pages: u64,
+    /// Processor seconds to write 2^30 bytes of pages, and to read them back.
+    write_cpu_seconds: f64,
+    read_cpu_seconds: f64,
+}
+
+/// A dictionary, learnt from every second page and used for the others.
+#[derive(Debug, Serialize)]
+struct Gain {
+    algorithm: &'static str,
+    /// Bytes of the dictionary.
+    dictionary_bytes: usize,
+    /// Compressed bytes of the others without it, and with it.
+    without_bytes: u64,
+    with_bytes: u64,
+}
+
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let names: Vec<&str> = if args.algorithm.is_empty() {
+        ALGORITHMS.to_vec()
+    } else {
+        args.algorithm.iter().map(String::as_str).collect()
+    };
+    let mut codecs = Vec::new();
+    for name in names {
+        let (_, codec) = plan::codec(name).map_err(|error| Failure::Usage(error.to_string()))?;
+        codecs.push((name, codec));
+    }
+    let mut sources = Sources::default();
+    if args.all {
+        sources.add_all_processes()?;
+    }
+    for pid in &args.pid {
+        sources.add_process(*pid)?;
+    }
+    let sample = sources.take(args.pages)?;
+    let report = estimate(sources.len(), sources.pages(), &sample, codecs)?;
+    if args.json {
+        output::print_json(&report)?;
+    } else {
+        output::print(&describe(&report))?;
+    }
+    Ok(())
+}
+
+/// What the codecs make of `sample`, multiplied to `pages`.
+fn estimate(
+    processes: usize,
+    pages: u64,
+    sample: &[PageBytes],
+    codecs: Vec<(&str, Arc<dyn Codec>)>,
+) -> anyhow::Result<Report> {
+    ensure!(
+        !sample.is_empty(),
+        "all pages were gone when they were to be read: try again"
+    );
+    let whole =
+        |sampled: u64| (u128::from(sampled) * u128::from(pages) / sample.len() as u128) as u64;
+    let per_gib = |time: Duration| {
+        time.as_secs_f64() * (1u64 << 30) as f64 / (sample.len() * PAGE_SIZE) as f64
+    };
+    let mut same_pages = 0;
+    let mut algorithms = Vec::new();
+    for (name, codec) in codecs {
+        let Measured { stats, write, read } = measure(sample.iter(), codec)?;
+        same_pages = stats.same_pages;
+        algorithms.push(Estimate {
+            algorithm: name.to_string(),
+            ratio: stats.orig_data_size as f64 / stats.compr_data_size.max(1) as f64,
+            compressed_bytes: whole(stats.compr_data_size),
+            memory_bytes: whole(stats.mem_used_total + stats.table_bytes),
+            huge_pages: whole(stats.huge_pages),
+            write_cpu_seconds: per_gib(write),
+            read_cpu_seconds: per_gib(read),
+        });
+    }
+    Ok(Report {
+        processes,
+        pages,
+        sampled_pages: sample.len() as u64,
+        same_pages,
+        algorithms,
+        dictionary: dictionary(sample)?,
+    })
+}
+
+/// A store that has taken pages and given them back, and how long a processor was busy with that.
+struct Measured {
+    stats: trueno_zram_store::Stats,
+    write: Duration,
+    read: Duration,
+}
+
+fn measure<'a>(
+    pages: impl ExactSizeIterator<Item = &'a PageBytes> + Clone,
+    codec: Arc<dyn Codec>,
+) -> anyhow::Result<Measured> {
+    let config = Config::new((pages.len() * PAGE_SIZE) as u64, codec);
+    let memory = config
+        .memory_bytes()
+        .map_err(anyhow::Error::from)
+        .and_then(|bytes| Ok(Memory::anonymous(bytes)?))
+        .context("no memory for the sample")?;
+    let store = Arc::new(Store::create(config, memory).context("cannot make a store")?);
+    let mut worker = store.worker();
+    let clock = || sys::thread_time().context("cannot tell the time");
+    let begin = clock()?;
+    for (index, page) in (0..).zip(pages.clone()) {
+        worker.write(index, page).context("cannot store a page")?;
+    }
+    let written = clock()?;
+    let stats = store.stats();
+    let mut back = [0; PAGE_SIZE];
+    for (index, page) in (0..).zip(pages) {
+        worker
+            .read(index, &mut back)
+            .context("cannot read a page back")?;
+        ensure!(
+            back == *page,
+            "a page came back with other bytes: that must not be"
+        );
+    }
+    let read = clock()? - written;
+    Ok(Measured {
+        stats,
+        write: written - begin,
+        read,
+    })
+}
+
+fn dictionary(sample: &[PageBytes]) -> anyhow::Result<Option<Gain>> {
+    if sample.len() < 2 * DICTIONARY_PAGES {
+        return Ok(None);
+    }
+    let Ok(learnt) = Dictionary::train(sample.iter().step_by(2), DICTIONARY_BYTES) else {
+        return Ok(None);
+    };
+    let others = || sample[1..].iter().step_by(2);
+    let zstd1 = Zstd::new(1)?;
+    let dictionary_bytes = learnt.as_bytes().len();
+    let with = Arc::new(zstd1.with_dictionary(Arc::new(learnt)));
+    let compressed = |codec| Ok(measure(others(), codec)?.stats.compr_data_size);
+    let compressed: &dyn Fn(Arc<dyn Codec>) -> anyhow::Result<u64> = &compressed;
+    Ok(Some(Gain {
+        algorithm: "zstd1",
+        dictionary_bytes,
+        without_bytes: compressed(Arc::new(zstd1))?,
+        with_bytes: compressed(with)?,
+    }))
+}
+
+fn describe(report: &Report) -> String {
+    let Report {
+        processes,
+        pages,
+        sampled_pages,
+        same_pages,
+        ..
+    } = report;
+    let bytes = pages * PAGE_SIZE as u64;
+    let plural = if *processes == 1 { "" } else { "es" };
+    let mut text = format!(
+        "{processes} process{plural}: {pages} pages ({}) could be swapped out; of {sampled_pages} that \
+         were looked at {:.1}% are same-filled\n",
+        format_size(bytes),
+        100.0 * *same_pages as f64 / *sampled_pages as f64
+    );
+    let mut table = Table::new(&[
+        ("ALGORITHM", Align::Left),
+        ("RATIO", Align::Right),
+        ("MEMORY", Align::Right),
+        ("SAVED", Align::Right),
+        ("WRITE s/GiB", Align::Right),
+        ("READ s/GiB", Align::Right),
+    ]);
+    for estimate in &report.algorithms {
+        table.row(vec![
+            estimate.algorithm.clone(),
+            format!("{:.2}", estimate.ratio),
+            format_size(estimate.memory_bytes),
+            format_size(bytes.saturating_sub(estimate.memory_bytes)),
+            format!("{:.2}", estimate.write_cpu_seconds),
+            format!("{:.2}", estimate.read_cpu_seconds),
+        ]);
+    }
+    text.push_str(&table.render(true));
+    if let Some(gain) = &report.dictionary {
+        let (without, with) = (gain.without_bytes as f64, gain.with_bytes as f64);
+        // A string takes everything.
+        let _ = writeln!(
+            text,
+            "a dictionary of {} would make {} {:.1}% smaller (devices cannot use one yet)",
+            format_size(gain.dictionary_bytes as u64),
+            gain.algorithm,
+            100.0 * (1.0 - with / without.max(1.0))
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pages of words, of noise, and same-filled ones, in turn.
+    fn pages(count: usize) -> Vec<PageBytes> {
+        let mut random = 1u64;
+        let mut next = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random
+        };
+        let page = |number: usize| match number % 4 {
+            0 => [5; PAGE_SIZE],
+            1 => std::array::from_fn(|_| next() as u8),
+            _ => {
+                let words = [
+                    "page", "store", "kernel", "swap", "memory", "device", "codec",
+                ];
+                let mut text = String::new();
+                while text.len() < PAGE_SIZE {
+                    text.push_str(words[next() as usize % words.len()]);
+                }
+                std::array::from_fn(|at| text.as_bytes()[at])
+            }
+        };
+        (0..count).map(page).collect()
+    }
+
+    fn lz4() -> Vec<(&'static str, Arc<dyn Codec>)> {
+        vec![("lz4", plan::codec("lz4").unwrap().1)]
+    }
+
+    #[test]
+    fn a_sample_tells_what_all_pages_take() {
+        let all = pages(8192);
+        let sample: Vec<PageBytes> = all.iter().skip(512).take(2048).copied().collect();
+        let whole = measure(all.iter(), lz4().remove(0).1).unwrap().stats;
+        let report = estimate(1, all.len() as u64, &sample, lz4()).unwrap();
+        let found = &report.algorithms[0];
+        let near = |estimated: u64, true_value: u64| {
+            let error = estimated as f64 / true_value as f64 - 1.0;
+            assert!(error.abs() < 0.05, "{estimated} for {true_value}");
+        };
+        near(found.compressed_bytes, whole.compr_data_size);
+        near(found.memory_bytes, whole.mem_used_total + whole.table_bytes);
+        near(found.huge_pages, whole.huge_pages);
+        assert_eq!(report.same_pages, 512);
+        assert!(found.write_cpu_seconds > 0.0 && found.read_cpu_seconds > 0.0);
+    }
+
+    #[test]
+    fn a_dictionary_helps_pages_that_have_words_in_common() {
+        // Records of 256 letters, of which each page has a few: new to each page, old to all of them.
+        let letters = pages(4096);
+        let record = |number: usize| letters[4 * (number % 64) + 1][..256].iter();
+        let sharing: Vec<PageBytes> = (0..4096)
+            .map(|page| {
+                let mut bytes = (0..16).flat_map(|part| record(page * 7 + part / 2 * part));
+                std::array::from_fn(|_| bytes.next().unwrap() % 26 + b'a')
+            })
+            .collect();
+        let gain = dictionary(&sharing).unwrap().expect("enough pages");
+        assert!(2 * gain.with_bytes < gain.without_bytes, "{gain:?}");
+        assert!(dictionary(&pages(100)).unwrap().is_none());
+    }
+}
