@@ -54,7 +54,8 @@ fn arguments_that_make_no_sense() {
         "",
         &[
             "no command",
-            "create, remove, recover, upgrade, reset, list, stat, scrub, compact, find, entropy, estimate",
+            "create, remove, recover, upgrade, reset, list, stat, scrub, compact, find, entropy, \
+             estimate",
         ],
     );
     misused("frobnicate", &["\"frobnicate\"", "create, remove"]);

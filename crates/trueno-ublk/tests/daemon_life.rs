@@ -867,9 +867,6 @@ fn an_estimate_tells_what_a_device_takes() {
         .iter()
         .map(|band| band["pages"].as_u64().unwrap())
         .sum();
-    assert_eq!(
-        sum + entropy["same_pages"].as_u64().unwrap(),
-        65536
-    );
+    assert_eq!(sum + entropy["same_pages"].as_u64().unwrap(), 65536);
     assert!(sum as usize > program.len() / 4096 / 2, "{entropy}");
 }

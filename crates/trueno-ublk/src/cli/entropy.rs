@@ -20,13 +20,22 @@ use trueno_zram_core::{Algorithm, CompressorBuilder, PAGE_SIZE, PageBytes, Scrat
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Files or block devices
-    #[arg(value_name = "PATH", required_unless_present = "pid", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(
+        value_name = "PATH",
+        required_unless_present = "pid",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
     paths: Vec<String>,
     /// A process, by its number; may be given several times
     #[arg(long, value_name = "PID")]
     pid: Vec<u32>,
     /// How many pages to look at, spread evenly over all
-    #[arg(long, value_name = "COUNT", default_value_t = 65536, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 65536,
+        value_parser = clap::value_parser!(u64).range(1..=1 << 20)
+    )]
     pages: u64,
     /// Print a JSON object
     #[arg(long)]

@@ -35,7 +35,12 @@ pub struct Args {
     #[arg(long)]
     all: bool,
     /// How many pages to look at, spread evenly over all
-    #[arg(long, value_name = "COUNT", default_value_t = 16384, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 16384,
+        value_parser = clap::value_parser!(u64).range(1..=1 << 20)
+    )]
     pages: u64,
     /// An algorithm, as for create; may be given several times [default: lz4, lz4hc, zstd1, zstd3]
     #[arg(long, value_name = "NAME")]
@@ -241,8 +246,8 @@ fn describe(report: &Report) -> String {
     let bytes = pages * PAGE_SIZE as u64;
     let plural = if *processes == 1 { "" } else { "es" };
     let mut text = format!(
-        "{processes} process{plural}: {pages} pages ({}) could be swapped out; of {sampled_pages} that \
-         were looked at {:.1}% are same-filled\n",
+        "{processes} process{plural}: {pages} pages ({}) could be swapped out; of {sampled_pages} \
+         that were looked at {:.1}% are same-filled\n",
         format_size(bytes),
         100.0 * *same_pages as f64 / *sampled_pages as f64
     );
