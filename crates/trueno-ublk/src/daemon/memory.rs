@@ -48,39 +48,57 @@ enum Place {
 
 /// Whether a dead process has left memory at `directory`.
 pub fn is_left(directory: &Path) -> bool {
-    directory.join(STORE).exists() || directory.join(SEGMENT).exists()
+    directory.join(STORE).exists() || matches!(segment(directory), Ok(Some(_)))
 }
 
 /// Gives back the segment whose number is in `directory`, if there is one.
 pub fn remove_segment(directory: &Path) -> anyhow::Result<()> {
-    let Some(number) = segment_number(directory)? else {
-        return Ok(());
-    };
-    match sys::remove_segment(number) {
-        // Somebody has removed it with `ipcrm`.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
-        other => other
-            .with_context(|| format!("cannot remove the segment {number}: `ipcrm -m {number}`"))?,
+    if let Some(number) = segment(directory)? {
+        sys::remove_segment(number)
+            .with_context(|| format!("cannot remove the segment {number}: `ipcrm -m {number}`"))?;
     }
     let path = directory.join(SEGMENT);
-    std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.with_context(|| format!("cannot remove {}", path.display())),
+    }
 }
 
-/// The number of the segment at `directory`; none: there is no segment.
-fn segment_number(directory: &Path) -> anyhow::Result<Option<i32>> {
+/// The segment at `directory`; none: there is none, or it is gone. Numbers are used again, after a
+/// restart of the machine and in other namespaces: one that does not belong to the process that is
+/// written down beside it is not ours.
+fn segment(directory: &Path) -> anyhow::Result<Option<i32>> {
     let path = directory.join(SEGMENT);
     let text = match rundir::open(&path, OpenOptions::new().read(true)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.and_then(io::read_to_string),
     };
     let text = text.with_context(|| format!("cannot read {}", path.display()))?;
-    let number = text.trim().parse();
-    number.map(Some).with_context(|| {
-        format!(
-            "{} holds {text:?}, not the number of a segment",
-            path.display()
-        )
-    })
+    let number = text
+        .split_whitespace()
+        .next()
+        .and_then(|word| word.parse().ok());
+    let number = number.with_context(|| {
+        let shown = path.display();
+        format!("{shown} holds {text:?}, not the number of a segment: remove it")
+    })?;
+    Ok((describe_segment(number)?.as_deref() == Some(text.trim())).then_some(number))
+}
+
+/// What is written down about the segment `number`: that, its creator, and the machine's start; none:
+/// there is no such segment.
+fn describe_segment(number: i32) -> anyhow::Result<Option<String>> {
+    let all = std::fs::read_to_string("/proc/sysvipc/shm");
+    let all = all.context("cannot read /proc/sysvipc/shm")?;
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let boot = boot.context("cannot read /proc/sys/kernel/random/boot_id")?;
+    let found = all.lines().find_map(|line| {
+        // Key, number, mode, size, creator.
+        let mut words = line.split_whitespace().skip(1);
+        let same = words.next()?.parse() == Ok(number);
+        same.then(|| words.nth(2)).flatten()
+    });
+    Ok(found.map(|creator| format!("{number} {creator} {}", boot.trim())))
 }
 
 impl StoreMemory {
@@ -112,7 +130,7 @@ impl StoreMemory {
                  another namespace"
             )
         };
-        let (place, file) = if let Some(number) = segment_number(directory)? {
+        let (place, file) = if let Some(number) = segment(directory)? {
             let file =
                 sys::open_segment(number).with_context(|| gone(format!("no segment {number}")))?;
             (Place::Segment(directory.to_path_buf()), file)
@@ -140,7 +158,7 @@ impl StoreMemory {
         let Place::Segment(directory) = &self.place else {
             return Ok(());
         };
-        let number = segment_number(directory)?.context("the segment's number is gone")?;
+        let number = segment(directory)?.context("the segment is gone")?;
         sys::lock_segment(number).with_context(|| format!("cannot lock the segment {number}"))
     }
 
@@ -241,19 +259,19 @@ fn create_at(directory: &Path, segment: bool) -> anyhow::Result<StoreMemory> {
 fn create_segment(directory: &Path) -> anyhow::Result<File> {
     let number = sys::create_segment().context("cannot make a segment of memory")?;
     let path = directory.join(SEGMENT);
-    let file = sys::open_segment(number)
-        .context("cannot open the segment that was made")
-        .and_then(|file| {
-            let line = format!("{number}\n");
-            let written = new_file(&path).and_then(|mut to| Ok(to.write_all(line.as_bytes())?));
-            written.with_context(|| format!("cannot write {}", path.display()))?;
-            Ok(file)
-        });
-    if file.is_err() {
+    let make = || {
+        let file = sys::open_segment(number).context("cannot open the segment that was made")?;
+        let line = describe_segment(number)?.context(
+            "a segment goes as soon as nobody has it attached: set kernel.shm_rmid_forced to 0",
+        )?;
+        let written = new_file(&path)?.write_all((line + "\n").as_bytes());
+        written.with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(file)
+    };
+    make().inspect_err(|_| {
         let _ = std::fs::remove_file(&path);
         let _ = sys::remove_segment(number);
-    }
-    file
+    })
 }
 
 /// A file of root's alone that was not there before.
@@ -307,7 +325,7 @@ mod tests {
             return;
         };
         assert_eq!(memory.describe(), "locked segment");
-        let number = segment_number(&directory).unwrap().unwrap();
+        let number = segment(&directory).unwrap().unwrap();
         memory.file.as_ref().unwrap().set_len(1 << 40).unwrap();
         memory.lock().unwrap();
         let line = shown(number).expect("the kernel knows the segment");
@@ -318,13 +336,34 @@ mod tests {
 
         // What `remove` does when the daemon is dead.
         let memory = StoreMemory::create_as(&directory, true).unwrap();
-        let number = segment_number(&directory).unwrap().unwrap();
+        let number = segment(&directory).unwrap().unwrap();
         std::mem::forget(memory);
         assert!(is_left(&directory));
         remove_segment(&directory).unwrap();
         assert_eq!(shown(number), None);
         assert!(!is_left(&directory));
         remove_segment(&directory).unwrap();
+    }
+
+    #[test]
+    fn another_programs_segment_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let Some(other) = made(&root.path().join("other"), true) else {
+            return;
+        };
+        let number = segment(&root.path().join("other")).unwrap().unwrap();
+        // As after a restart of the machine, when numbers begin anew.
+        let ours = describe_segment(number).unwrap().unwrap();
+        let earlier = format!("{}0", ours);
+        std::fs::write(root.path().join(SEGMENT), earlier).unwrap();
+        assert!(!is_left(root.path()));
+        let error = StoreMemory::open(root.path()).unwrap_err().to_string();
+        assert!(error.contains("is gone"), "{error}");
+        remove_segment(root.path()).unwrap();
+        assert!(!root.path().join(SEGMENT).exists());
+        assert!(shown(number).is_some());
+        drop(other);
+        assert_eq!(shown(number), None);
     }
 
     /// The line of `/proc/sysvipc/shm` about a segment.
