@@ -1,12 +1,17 @@
-//! Pages of files, block devices and running processes, spread evenly over all there are: to be looked
-//! at, not to be kept.
+//! Pages of files, block devices and running processes, spread over all there are: to be looked at, not
+//! to be kept.
 //!
-//! Of a process those count that the kernel would swap out, and a frame that several processes share
-//! counts once. Nothing is stopped: a page that changes while it is read is a page as good as any.
+//! All pages are divided into as many stretches as are wanted, and one page of each is taken, at a
+//! random place in it: always the same place would see one page of each record, where records have a
+//! power of two of pages. The same seed gives the same places.
+//!
+//! Of a process those pages count that `trueno_zram_cli::process_memory` finds, and a frame that several
+//! processes share counts once. Nothing is stopped: a page that changes while it is read is a page as
+//! good as any.
 #![forbid(unsafe_code)]
 
 use crate::daemon::sys;
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom};
@@ -25,22 +30,31 @@ pub struct Sources {
 #[derive(Debug)]
 enum Source {
     File(File),
-    Process(ProcessMemory, Vec<u64>),
+    /// A process, and the addresses of its pages.
+    Process(u32, Vec<u64>),
+}
+
+/// An open [`Source`]. A process is opened when its turn comes: there may be more of them than a process
+/// may have files.
+enum Reader<'a> {
+    File(&'a File),
+    /// None: it is gone.
+    Process(Option<ProcessMemory>, &'a [u64]),
 }
 
 impl Sources {
     /// Adds a file or block device. A last part of a page counts as a page, filled up with zeros.
     pub fn add_path(&mut self, path: &Path) -> anyhow::Result<()> {
         let shown = path.display();
-        let mut file = File::open(path).with_context(|| format!("cannot open {shown}"))?;
-        let kind = file
-            .metadata()
-            .with_context(|| format!("cannot look at {shown}"))?
+        // Before it is opened: a pipe would wait for a writer, and a watchdog begin to run.
+        let kind = std::fs::metadata(path)
+            .with_context(|| format!("cannot open {shown}"))?
             .file_type();
         ensure!(
             kind.is_file() || kind.is_block_device(),
             "{shown} is neither a file nor a block device: only these have pages"
         );
+        let mut file = File::open(path).with_context(|| format!("cannot open {shown}"))?;
         let bytes = file
             .seek(SeekFrom::End(0))
             .with_context(|| format!("cannot tell the size of {shown}"))?;
@@ -49,39 +63,41 @@ impl Sources {
         Ok(())
     }
 
-    /// Adds the memory of a process.
+    /// Adds the memory of a process; once, however often it is given.
     pub fn add_process(&mut self, pid: u32) -> anyhow::Result<()> {
-        if !sys::is_root() {
-            bail!("reading the memory of processes needs root: run it with sudo");
+        ensure!(
+            sys::is_root(),
+            "reading the memory of processes needs root: run it with sudo"
+        );
+        let known =
+            |(source, _): &(Source, u64)| matches!(source, Source::Process(one, _) if *one == pid);
+        if self.list.iter().any(known) {
+            return Ok(());
         }
-        let memory = ProcessMemory::open(pid).with_context(|| format!("no process {pid}"))?;
-        let addresses = memory.swappable(&mut self.frames)?;
+        let found = ProcessMemory::open(pid).and_then(|memory| memory.swappable(&mut self.frames));
+        let addresses = found.with_context(|| format!("cannot look at process {pid}"))?;
         let pages = addresses.len() as u64;
-        self.list.push((Source::Process(memory, addresses), pages));
+        self.list.push((Source::Process(pid, addresses), pages));
         Ok(())
     }
 
     /// Adds the memory of all processes but this one. Those that end meanwhile are left out, and the
     /// kernel's own, which have none.
     pub fn add_all_processes(&mut self) -> anyhow::Result<()> {
-        let mut last = None;
         for entry in std::fs::read_dir("/proc").context("cannot read /proc")? {
             let name = entry.context("cannot read /proc")?.file_name();
             let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
                 continue;
             };
-            if pid != std::process::id()
-                && let Err(error) = self.add_process(pid)
-            {
-                last = Some(error);
+            if pid != std::process::id() {
+                match self.add_process(pid) {
+                    Err(error) if !is_gone(&error) => return Err(error),
+                    _ => {}
+                }
             }
         }
-        // One that could be read is enough: at least the shell that called us lives.
         self.list.retain(|(_, pages)| *pages > 0);
-        match last {
-            Some(error) if self.list.is_empty() => Err(error),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// How many sources there are.
@@ -94,27 +110,38 @@ impl Sources {
         self.list.iter().map(|(_, pages)| pages).sum()
     }
 
-    /// At most `limit` pages, evenly spread over all; pages that are gone are left out.
+    /// At most `limit` pages, spread over all; pages that are gone are left out.
     pub fn take(&self, limit: u64) -> anyhow::Result<Vec<PageBytes>> {
         let all = self.pages();
         ensure!(all > 0, "there is no page to look at");
         let count = limit.min(all);
         let mut taken = Vec::with_capacity(count as usize);
         let mut sources = self.list.iter();
-        let mut current = sources.next();
-        let mut before = 0;
+        let mut current = None;
+        let (mut begin, mut end) = (0, 0);
+        let mut random = 1u64;
+        // The product fits: there are fewer than 2^52 pages.
+        let bound = |step: u64| (u128::from(step) * u128::from(all) / u128::from(count)) as u64;
         for step in 0..count {
-            // The product fits: there are fewer than 2^52 pages, and a limit is memory of ours.
-            let index = (u128::from(step) * u128::from(all) / u128::from(count)) as u64;
-            while let Some((_, pages)) = current
-                && index - before >= *pages
-            {
-                before += pages;
-                current = sources.next();
+            // xorshift64 (Marsaglia 2003).
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let (first, next) = (bound(step), bound(step + 1));
+            let index = first + (random >> 16) % (next - first);
+            while index >= end {
+                let Some((source, pages)) = sources.next() else {
+                    return Ok(taken);
+                };
+                (begin, end) = (end, end + pages);
+                if index < end {
+                    current = Some(source.open()?);
+                }
             }
-            let Some((source, _)) = current else { break };
             let mut page = [0; PAGE_SIZE];
-            if source.read(index - before, &mut page)? {
+            if let Some(reader) = &current
+                && reader.read(index - begin, &mut page)?
+            {
                 taken.push(page);
             }
         }
@@ -123,13 +150,25 @@ impl Sources {
 }
 
 impl Source {
+    fn open(&self) -> anyhow::Result<Reader<'_>> {
+        match self {
+            Source::File(file) => Ok(Reader::File(file)),
+            Source::Process(pid, addresses) => match ProcessMemory::open(*pid) {
+                Err(error) if !is_gone(&error) => Err(error),
+                memory => Ok(Reader::Process(memory.ok(), addresses)),
+            },
+        }
+    }
+}
+
+impl Reader<'_> {
     /// Reads page `index`; whether it is still there.
     fn read(&self, index: u64, page: &mut PageBytes) -> anyhow::Result<bool> {
         match self {
-            Source::Process(memory, addresses) => {
-                Ok(memory.read(addresses[index as usize], page).is_ok())
-            }
-            Source::File(file) => {
+            Reader::Process(memory, addresses) => Ok(memory
+                .as_ref()
+                .is_some_and(|memory| memory.read(addresses[index as usize], page).is_ok())),
+            Reader::File(file) => {
                 let mut at = 0;
                 while at < PAGE_SIZE {
                     let offset = index * PAGE_SIZE as u64 + at as u64;
@@ -147,6 +186,13 @@ impl Source {
             }
         }
     }
+}
+
+/// Whether this is what the kernel says of a process that has ended.
+fn is_gone(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    let number = error.and_then(io::Error::raw_os_error);
+    matches!(number, Some(libc::ENOENT | libc::ESRCH))
 }
 
 #[cfg(test)]
@@ -171,11 +217,30 @@ mod tests {
             let pages = sources.take(limit).unwrap();
             pages.iter().map(|page| page[0]).collect::<Vec<_>>()
         };
-        assert_eq!(firsts(4), [0, 5, 0, 5]);
+        // One of each stretch of five or six.
+        let four = firsts(4);
+        assert_eq!(four.len(), 4);
+        assert!(
+            four[0] < 6 && four[1] >= 5 && four[2] < 6 && four[3] >= 5,
+            "{four:?}"
+        );
         let all: Vec<u8> = (0..11).chain(0..11).collect();
         assert_eq!(firsts(1000), all);
         let last = sources.take(22).unwrap()[10];
         assert_eq!((last[99], last[100]), (10, 0));
+    }
+
+    #[test]
+    fn records_of_two_pages_are_seen_whole() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        for number in 0..4096 {
+            file.write_all(&[(number % 2) as u8; PAGE_SIZE]).unwrap();
+        }
+        let mut sources = Sources::default();
+        sources.add_path(file.path()).unwrap();
+        let pages = sources.take(1024).unwrap();
+        let odd = pages.iter().filter(|page| page[0] == 1).count();
+        assert!((450..574).contains(&odd), "{odd}");
     }
 
     #[test]

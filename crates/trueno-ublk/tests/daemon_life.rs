@@ -839,7 +839,9 @@ fn an_estimate_tells_what_a_device_takes() {
     let mut file = OpenOptions::new().write(true).open(&name).unwrap();
     let mut page = [0; 4096];
     for address in &addresses {
-        memory.read(*address, &mut page).unwrap();
+        if memory.read(*address, &mut page).is_err() {
+            continue; // Another test's thread has ended.
+        }
         file.write_all(&page).unwrap();
     }
     file.sync_all().unwrap();

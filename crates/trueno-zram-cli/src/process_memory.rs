@@ -1,7 +1,8 @@
-//! The pages of running programs that the kernel would swap out.
+//! The private pages of running programs that the kernel would swap out.
 //!
 //! Those are pages that are present, and anonymous: heap, stacks, anonymous mappings and private
-//! copies of file mappings. `/proc/PID/pagemap` tells (Documentation/admin-guide/mm/pagemap.rst):
+//! copies of file mappings. (Shared memory could be swapped out too, and is not among them; nor is what
+//! has been swapped out already.) `/proc/PID/pagemap` tells (Documentation/admin-guide/mm/pagemap.rst):
 //! bit 63 present, bit 61 file page or shared anonymous, low 55 bits the frame. What `/proc/kpageflags`
 //! calls the zero page or unevictable never is swapped out.
 
@@ -16,8 +17,10 @@ const PRESENT: u64 = 1 << 63;
 const FILE_OR_SHARED: u64 = 1 << 61;
 const FRAME: u64 = (1 << 55) - 1;
 /// Bits of `/proc/kpageflags` (include/uapi/linux/kernel-page-flags.h).
+const ANON: u64 = 1 << 12;
 const SWAPBACKED: u64 = 1 << 14;
 const UNEVICTABLE: u64 = 1 << 18;
+const HUGE: u64 = 1 << 22;
 const ZERO_PAGE: u64 = 1 << 24;
 
 /// Entries of a pagemap that are read at once: address space of 256 MiB.
@@ -38,7 +41,7 @@ impl ProcessMemory {
         Ok(ProcessMemory { pid, memory })
     }
 
-    /// The addresses of its pages that could be swapped out, in order. A frame that several processes
+    /// The addresses of its private pages that could be swapped out, in order. A frame that several processes
     /// map is given once: it is added to the frames `taken`, and left out where it is among them.
     pub fn swappable(&self, taken: &mut BTreeSet<u64>) -> anyhow::Result<Vec<u64>> {
         let proc = format!("/proc/{}", self.pid);
@@ -70,10 +73,7 @@ impl ProcessMemory {
                     flags
                         .read_exact_at(&mut of_frame, frame * 8)
                         .context("cannot read /proc/kpageflags")?;
-                    let of_frame = u64::from_le_bytes(of_frame);
-                    let swappable =
-                        of_frame & SWAPBACKED != 0 && of_frame & (UNEVICTABLE | ZERO_PAGE) == 0;
-                    if swappable && taken.insert(frame) {
+                    if is_swappable(u64::from_le_bytes(of_frame)) && taken.insert(frame) {
                         found.push(page * PAGE);
                     }
                 }
@@ -86,6 +86,13 @@ impl ProcessMemory {
     pub fn read(&self, address: u64, bytes: &mut [u8]) -> std::io::Result<()> {
         self.memory.read_exact_at(bytes, address)
     }
+}
+
+/// Whether the kernel swaps out a frame with these flags. Before Linux 6.10 only the first of a huge
+/// page's frames is called swap backed.
+fn is_swappable(flags: u64) -> bool {
+    let huge = ANON | HUGE;
+    (flags & SWAPBACKED != 0 || flags & huge == huge) && flags & (UNEVICTABLE | ZERO_PAGE) == 0
 }
 
 /// The addresses of a line of `/proc/PID/maps` that is private memory of the program.
@@ -121,6 +128,15 @@ mod tests {
     }
 
     #[test]
+    fn every_frame_of_a_huge_page_counts() {
+        assert!(is_swappable(SWAPBACKED | ANON));
+        assert!(is_swappable(ANON | HUGE | 1 << 16));
+        assert!(!is_swappable(ANON));
+        assert!(!is_swappable(SWAPBACKED | UNEVICTABLE));
+        assert!(!is_swappable(HUGE | ZERO_PAGE));
+    }
+
+    #[test]
     fn our_own_heap_is_found_and_read() {
         let mut heap = vec![0u8; 64 * PAGE as usize];
         heap.fill(0x5a);
@@ -130,8 +146,10 @@ mod tests {
         let mut taken = BTreeSet::new();
         let found = match memory.swappable(&mut taken) {
             Ok(found) => found,
-            // Not root.
-            Err(error) => return assert!(format!("{error:#}").contains("/proc/"), "{error:#}"),
+            Err(error) => {
+                assert!(std::env::var_os("CI").is_none(), "this test needs root");
+                return eprintln!("SKIPPED: {error:#}");
+            }
         };
         let ours = heap.as_ptr() as u64..heap.as_ptr() as u64 + heap.len() as u64;
         let pages = found.iter().filter(|address| ours.contains(address));
@@ -143,9 +161,7 @@ mod tests {
             .read((ours.start + PAGE) & !(PAGE - 1), &mut page)
             .unwrap();
         assert_eq!(page, [0x5a; PAGE as usize]);
-        assert!(
-            memory.swappable(&mut taken).unwrap().len() < 64,
-            "frames twice"
-        );
+        let again = memory.swappable(&mut taken).unwrap();
+        assert!(!again.contains(&((ours.start + PAGE) & !(PAGE - 1))));
     }
 }

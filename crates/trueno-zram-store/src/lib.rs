@@ -53,4 +53,4 @@ pub use error::{AttachError, CreateError, ReadError, WriteError};
 pub use memory::Memory;
 pub use plan::{Config, Growth};
 pub use stats::{ClassStats, Stats};
-pub use store::{Prepared, Store, Worker};
+pub use store::{BLOCK_MAX, Prepared, Store, Worker};

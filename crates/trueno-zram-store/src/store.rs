@@ -31,7 +31,7 @@ use twox_hash::XxHash3_64;
 pub(crate) const HEADER_BYTES: usize = 8;
 
 /// The longest block that is worth keeping: one byte more would take as much as the page itself.
-const BLOCK_MAX: usize = OBJECT_MAX - HEADER_BYTES;
+pub const BLOCK_MAX: usize = OBJECT_MAX - HEADER_BYTES;
 
 /// Slabs among which a step of maintenance looks for a sparse one: some 20 µs. At ten steps a second
 /// it has seen a store of a GiB every three seconds, and costs one that has none next to nothing.

@@ -11,6 +11,7 @@ use trueno_zram_adaptive::entropy;
 use trueno_zram_cli::table::{Align, Table};
 use trueno_zram_core::samefill::page_same_filled;
 use trueno_zram_core::{Algorithm, CompressorBuilder, PAGE_SIZE, PageBytes, Scratch};
+use trueno_zram_store::BLOCK_MAX;
 
 /// Show how noisy the pages of files, block devices or processes are
 ///
@@ -70,8 +71,8 @@ struct Report {
     bands: Vec<Band>,
     /// Mean entropy, in bits per byte.
     average_bits: Option<f64>,
-    /// The threshold that skips the most pages that LZ4 makes no smaller, while the others above it
-    /// would cost at most 1 % of what is stored.
+    /// The threshold that skips the most pages that LZ4 does not make small enough for a store to keep
+    /// them compressed, while the others above it would cost at most 1 % of what is stored.
     recommended_threshold: f64,
     /// What that threshold would skip.
     skipped_pages: u64,
@@ -110,7 +111,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 fn look(of: u64, pages: &[PageBytes]) -> anyhow::Result<Report> {
     let compressor = CompressorBuilder::new().algorithm(Algorithm::Lz4).build()?;
     let mut scratch = Scratch::new();
-    let mut block = [0; PAGE_SIZE];
+    // What is larger a store keeps as it is.
+    let mut block = [0; BLOCK_MAX];
     let mut seen: Vec<(f64, u64)> = Vec::with_capacity(pages.len());
     for page in pages {
         if page_same_filled(page).is_none() {

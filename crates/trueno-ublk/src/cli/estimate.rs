@@ -14,13 +14,14 @@ use std::time::Duration;
 use trueno_zram_cli::human::format_size;
 use trueno_zram_cli::table::{Align, Table};
 use trueno_zram_core::codec::zstd::{Dictionary, Zstd};
+use trueno_zram_core::samefill::page_same_filled;
 use trueno_zram_core::{Codec, PAGE_SIZE, PageBytes};
-use trueno_zram_store::{Config, Memory, Store};
+use trueno_zram_store::{ClassStats, Config, Memory, Stats, Store};
 
 /// Estimate what a device would make of the memory of processes
 ///
-/// Pages that the kernel could swap out are sampled, compressed by each algorithm as a device does it,
-/// and read back. Nothing is stopped or changed.
+/// Private pages that the kernel could swap out are sampled, compressed by each algorithm as a device
+/// does it, and read back. Nothing is stopped or changed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A process, by its number; may be given several times
@@ -57,19 +58,29 @@ const ALGORITHMS: [&str; 4] = ["lz4", "lz4hc", "zstd1", "zstd3"];
 const DICTIONARY_BYTES: usize = 16 << 10;
 const DICTIONARY_PAGES: usize = 512;
 
-/// What `--json` prints.
+/// Pages that are compressed before the time is taken.
+const WARM_UP: usize = 1024;
+
+/// Bytes of page table for a page.
+const ENTRY_BYTES: u64 = 8;
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// What `--json` prints. What an algorithm makes of pages is told for all pages, by what it made of the
+/// sample.
 #[derive(Debug, Serialize)]
 struct Report {
     /// Processes that were looked at.
     processes: usize,
-    /// Their pages that could be swapped out.
+    /// Their private pages that could be swapped out.
     pages: u64,
     /// Pages that were compressed.
     sampled_pages: u64,
-    /// Those of them that are one repeated word.
+    /// Those of the sample that are one repeated word.
     same_pages: u64,
     algorithms: Vec<Estimate>,
-    /// What a dictionary would bring; none where the pages are too few, or have too little in common.
+    /// What a dictionary would bring; none where that is nothing: pages are too few, or have too little
+    /// in common.
     dictionary: Option<Gain>,
 }
 
@@ -77,17 +88,19 @@ struct Report {
 #[derive(Debug, Serialize)]
 struct Estimate {
     algorithm: String,
-    /// Bytes of the pages for each compressed byte; pages that are one repeated word take none.
-    ratio: f64,
+    /// Bytes of the pages for each compressed byte; pages that are one repeated word take none. None
+    /// where all are.
+    ratio: Option<f64>,
     /// Bytes of compressed pages: `compr_data_size`.
     compressed_bytes: u64,
     /// Bytes of memory that they take: `mem_used_total` and the page table.
     memory_bytes: u64,
     /// Pages that no codec makes small enough to compress them.
     huge_pages: u64,
-    /// Processor seconds to write 2^30 bytes of pages, and to read them back.
-    write_cpu_seconds: f64,
-    read_cpu_seconds: f64,
+    /// Processor seconds to write 2^30 bytes of pages that are not one repeated word, and to read them
+    /// back. None where all are.
+    write_cpu_seconds: Option<f64>,
+    read_cpu_seconds: Option<f64>,
 }
 
 /// A dictionary, learnt from every second page and used for the others.
@@ -96,7 +109,7 @@ struct Gain {
     algorithm: &'static str,
     /// Bytes of the dictionary.
     dictionary_bytes: usize,
-    /// Compressed bytes of the others without it, and with it.
+    /// Compressed bytes of the other half of the sample without it, and with it.
     without_bytes: u64,
     with_bytes: u64,
 }
@@ -142,22 +155,35 @@ fn estimate(
     );
     let whole =
         |sampled: u64| (u128::from(sampled) * u128::from(pages) / sample.len() as u128) as u64;
-    let per_gib = |time: Duration| {
-        time.as_secs_f64() * (1u64 << 30) as f64 / (sample.len() * PAGE_SIZE) as f64
-    };
+    if let Some((_, codec)) = codecs.first() {
+        // What is done for the first time takes longer.
+        measure(sample.iter().take(WARM_UP), codec.clone())?;
+    }
     let mut same_pages = 0;
     let mut algorithms = Vec::new();
     for (name, codec) in codecs {
-        let Measured { stats, write, read } = measure(sample.iter(), codec)?;
+        let measured = measure(sample.iter(), codec)?;
+        let stats = measured.stats;
         same_pages = stats.same_pages;
+        let bytes = (stats.pages_stored - same_pages) * PAGE_SIZE as u64;
+        let per_gib = |time: Duration| (bytes > 0).then(|| time.as_secs_f64() * GIB / bytes as f64);
+        // Slabs of the sample are not full, which would count once for each multiple.
+        let slots: u64 = measured
+            .classes
+            .iter()
+            .map(|class| {
+                whole(class.objects) * class.frames * PAGE_SIZE as u64 / class.slots.max(1)
+            })
+            .sum();
         algorithms.push(Estimate {
             algorithm: name.to_string(),
-            ratio: stats.orig_data_size as f64 / stats.compr_data_size.max(1) as f64,
+            ratio: (stats.compr_data_size > 0)
+                .then(|| stats.orig_data_size as f64 / stats.compr_data_size as f64),
             compressed_bytes: whole(stats.compr_data_size),
-            memory_bytes: whole(stats.mem_used_total + stats.table_bytes),
+            memory_bytes: slots + whole(stats.huge_pages) * PAGE_SIZE as u64 + pages * ENTRY_BYTES,
             huge_pages: whole(stats.huge_pages),
-            write_cpu_seconds: per_gib(write),
-            read_cpu_seconds: per_gib(read),
+            write_cpu_seconds: per_gib(measured.write),
+            read_cpu_seconds: per_gib(measured.read),
         });
     }
     Ok(Report {
@@ -170,15 +196,17 @@ fn estimate(
     })
 }
 
-/// A store that has taken pages and given them back, and how long a processor was busy with that.
+/// A store that has taken pages and given them back, and how long a processor was busy with those that
+/// are not one repeated word.
 struct Measured {
-    stats: trueno_zram_store::Stats,
+    stats: Stats,
+    classes: Vec<ClassStats>,
     write: Duration,
     read: Duration,
 }
 
 fn measure<'a>(
-    pages: impl ExactSizeIterator<Item = &'a PageBytes> + Clone,
+    pages: impl ExactSizeIterator<Item = &'a PageBytes>,
     codec: Arc<dyn Codec>,
 ) -> anyhow::Result<Measured> {
     let config = Config::new((pages.len() * PAGE_SIZE) as u64, codec);
@@ -189,28 +217,38 @@ fn measure<'a>(
         .context("no memory for the sample")?;
     let store = Arc::new(Store::create(config, memory).context("cannot make a store")?);
     let mut worker = store.worker();
+    let mut write = |(index, page): &(u64, &PageBytes)| {
+        worker.write(*index, page).context("cannot store a page")
+    };
     let clock = || sys::thread_time().context("cannot tell the time");
+    let (same, others): (Vec<_>, Vec<_>) = (0..)
+        .zip(pages)
+        .partition(|(_, page)| page_same_filled(page).is_some());
+    same.iter().try_for_each(&mut write)?;
     let begin = clock()?;
-    for (index, page) in (0..).zip(pages.clone()) {
-        worker.write(index, page).context("cannot store a page")?;
-    }
+    others.iter().try_for_each(&mut write)?;
     let written = clock()?;
-    let stats = store.stats();
     let mut back = [0; PAGE_SIZE];
-    for (index, page) in (0..).zip(pages) {
+    for (index, _) in &others {
         worker
-            .read(index, &mut back)
+            .read(*index, &mut back)
+            .context("cannot read a page back")?;
+    }
+    let read = clock()?;
+    for (index, page) in same.iter().chain(&others) {
+        worker
+            .read(*index, &mut back)
             .context("cannot read a page back")?;
         ensure!(
-            back == *page,
+            back == **page,
             "a page came back with other bytes: that must not be"
         );
     }
-    let read = clock()? - written;
     Ok(Measured {
-        stats,
+        stats: store.stats(),
+        classes: store.classes(),
         write: written - begin,
-        read,
+        read: read - written,
     })
 }
 
@@ -227,12 +265,13 @@ fn dictionary(sample: &[PageBytes]) -> anyhow::Result<Option<Gain>> {
     let with = Arc::new(zstd1.with_dictionary(Arc::new(learnt)));
     let compressed = |codec| Ok(measure(others(), codec)?.stats.compr_data_size);
     let compressed: &dyn Fn(Arc<dyn Codec>) -> anyhow::Result<u64> = &compressed;
-    Ok(Some(Gain {
+    let gain = Gain {
         algorithm: "zstd1",
         dictionary_bytes,
         without_bytes: compressed(Arc::new(zstd1))?,
         with_bytes: compressed(with)?,
-    }))
+    };
+    Ok((gain.with_bytes < gain.without_bytes).then_some(gain))
 }
 
 fn describe(report: &Report) -> String {
@@ -259,14 +298,15 @@ fn describe(report: &Report) -> String {
         ("WRITE s/GiB", Align::Right),
         ("READ s/GiB", Align::Right),
     ]);
+    let number = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.2}"));
     for estimate in &report.algorithms {
         table.row(vec![
             estimate.algorithm.clone(),
-            format!("{:.2}", estimate.ratio),
+            number(estimate.ratio),
             format_size(estimate.memory_bytes),
             format_size(bytes.saturating_sub(estimate.memory_bytes)),
-            format!("{:.2}", estimate.write_cpu_seconds),
-            format!("{:.2}", estimate.read_cpu_seconds),
+            number(estimate.write_cpu_seconds),
+            number(estimate.read_cpu_seconds),
         ]);
     }
     text.push_str(&table.render(true));
@@ -333,7 +373,35 @@ mod tests {
         near(found.memory_bytes, whole.mem_used_total + whole.table_bytes);
         near(found.huge_pages, whole.huge_pages);
         assert_eq!(report.same_pages, 512);
-        assert!(found.write_cpu_seconds > 0.0 && found.read_cpu_seconds > 0.0);
+        assert!(found.write_cpu_seconds > Some(0.0) && found.read_cpu_seconds > Some(0.0));
+    }
+
+    #[test]
+    fn memory_is_told_from_few_pages_that_compress_well() {
+        let text = |number: usize| -> PageBytes {
+            let words = format!("line {number} of a log that says the same again and again\n");
+            std::array::from_fn(|at| words.as_bytes()[at % words.len()])
+        };
+        let all: Vec<PageBytes> = (0..16384).map(text).collect();
+        let whole = measure(all.iter(), lz4().remove(0).1).unwrap().stats;
+        assert!(whole.orig_data_size > 10 * whole.compr_data_size);
+        let sample: Vec<PageBytes> = all.iter().step_by(64).copied().collect();
+        let report = estimate(1, all.len() as u64, &sample, lz4()).unwrap();
+        let real = (whole.mem_used_total + whole.table_bytes) as f64;
+        let error = report.algorithms[0].memory_bytes as f64 / real - 1.0;
+        assert!(error.abs() < 0.05, "{error}");
+    }
+
+    #[test]
+    fn same_filled_pages_have_no_ratio_and_no_speed() {
+        let report = estimate(1, 64, &[[3; PAGE_SIZE]; 16], lz4()).unwrap();
+        let found = &report.algorithms[0];
+        assert_eq!(
+            (report.same_pages, found.ratio, found.write_cpu_seconds),
+            (16, None, None)
+        );
+        assert_eq!(found.memory_bytes, 64 * ENTRY_BYTES);
+        assert!(describe(&report).contains(" - "));
     }
 
     #[test]
