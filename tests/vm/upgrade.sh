@@ -70,7 +70,7 @@ told READY=1
 grep -q '^/dev/ublkb0 ' /proc/swaps || fail "ready without swap: $(cat /proc/swaps)"
 [ -n "$(standby)" ] || fail "ready without a standby"
 upgrade /tmp/new/trueno-ublk
-told "MAINPID=$(worker)"
+told "READY=1 MAINPID=$(worker)"
 wait_for 30 sh -c '. /test/lib.sh; [ -n "$(standby)" ]' || fail "nobody stands by after an upgrade"
 [ "$(readlink "/proc/$(standby)/exe")" = /tmp/new/trueno-ublk ] || fail "an old program stands by"
 must swapoff /dev/ublkb0

@@ -55,7 +55,9 @@ fn watch() {
     if FORBIDDEN.get() {
         USES.fetch_add(1, Relaxed);
         if ABORT.load(Relaxed) {
-            sys::emergency("trueno-ublk: a thread that serves I/O used the heap\n");
+            sys::emergency(format_args!(
+                "trueno-ublk: a thread that serves I/O used the heap\n"
+            ));
             std::process::abort();
         }
     }

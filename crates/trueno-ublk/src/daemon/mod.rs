@@ -120,9 +120,9 @@ impl Errand {
             "a block device needs root: run it with sudo"
         );
         heap::arm();
-        // The standard library's takes a lock, which the main thread may hold while it waits for a
-        // reader of ours, who may wait for the thread that panics.
-        std::panic::set_hook(Box::new(|panic| sys::emergency(&format!("{panic}\n"))));
+        // The standard library's uses the heap and takes a lock, which the main thread may hold while
+        // it waits for a reader of ours, who may wait for the thread that panics.
+        std::panic::set_hook(Box::new(|panic| sys::emergency(format_args!("{panic}\n"))));
         sys::private_umask();
         let signals = block_signals()?;
         let life = match self {
@@ -130,14 +130,15 @@ impl Errand {
             Errand::Recover(id) => recover(*id, run_dir, surroundings),
             Errand::StandBy { id, worker } => {
                 let life = stand_by(*id, *worker, run_dir, surroundings)?;
-                tell_systemd(NotifyState::MainPid(std::process::id()));
+                // The worker may have died before it said that it is ready.
+                tell_systemd(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
                 return life.serve(&signals);
             }
         }?;
         if let Err(error) = surroundings.ready(&life.info) {
             tracing::warn!("nobody was told that the device is ready: {error:#}");
         }
-        tell_systemd(NotifyState::Ready);
+        tell_systemd(&[NotifyState::Ready]);
         tracing::info!("{} is ready", life.info.name.display());
         life.serve(&signals)
     }
@@ -165,6 +166,13 @@ fn create(
         loop_permits(plan, &chosen)?;
     }
     let run_dir = run_dir.create()?;
+    if plan.swap.is_some() && sys::on_tmpfs(run_dir.path()).unwrap_or(false) {
+        tracing::warn!(
+            "{} is on a tmpfs, which can be swapped out: if the daemon is killed while it writes \
+             there, nobody may be able to go on with the device",
+            run_dir.path().display()
+        );
+    }
     let number = take_number(plan, &run_dir, chosen.kind)?;
     let name = (chosen.kind == Kind::Ublk).then(|| ublk_node('b', number.id()));
     let record = Record {
@@ -324,8 +332,8 @@ fn stand_by(
 }
 
 /// What systemd follows a service by, where it started this process or one that we succeed.
-fn tell_systemd(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+fn tell_systemd(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         tracing::warn!("systemd was not told: {error}");
     }
 }
@@ -846,10 +854,10 @@ impl Life {
 ///
 /// Requests that the thread had would wait for ever, and with them whoever stops the device. When
 /// the process is gone, whatever state it was in, the kernel keeps them for a successor, or answers
-/// them with errors where there can be none. The store stays on its tmpfs until `remove`. Nothing is
+/// them with errors where there can be none. The store stays until `remove`. Nothing is
 /// waited for and little allocated: we may be swap.
 fn fail(notes: &Notes, cause: &str) {
-    sys::emergency(&format!("the device serves no longer: {cause}\n"));
+    sys::emergency(format_args!("the device serves no longer: {cause}\n"));
     notes.change(|record| {
         record.phase = Phase::Failed;
         record.failure = Some(cause.to_string());

@@ -102,6 +102,16 @@ pub fn mount_in_memory(target: &Path, kind: &CStr, options: &CStr) -> io::Result
     .map(drop)
 }
 
+/// Whether `path` lies on a tmpfs.
+pub fn on_tmpfs(path: &Path) -> io::Result<bool> {
+    let path = c_path(path)?;
+    // SAFETY: statfs is plain data, for which zeros are valid.
+    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointers are to a string that ends with a zero and to a place for the answer.
+    checked(unsafe { libc::statfs(path.as_ptr(), &mut found) })?;
+    Ok(found.f_type == libc::TMPFS_MAGIC)
+}
+
 /// Unmounts `target`, or, if it is still in use, takes it out of the tree at once and lets it end
 /// with its last user.
 pub fn unmount(target: &Path) -> io::Result<()> {
@@ -422,9 +432,31 @@ pub fn exit_now(status: c_int) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Writes to standard error without the heap and without a lock. Where that would wait for a reader,
-/// who may himself wait for our device, nothing is written.
-pub fn emergency(text: &str) {
+/// Text of bounded length, on the stack.
+struct Line {
+    bytes: [u8; 1024],
+    len: usize,
+}
+
+impl std::fmt::Write for Line {
+    /// Leaves out what does not fit.
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let room = &mut self.bytes[self.len..];
+        let count = text.len().min(room.len());
+        room[..count].copy_from_slice(&text.as_bytes()[..count]);
+        self.len += count;
+        Ok(())
+    }
+}
+
+/// Writes at most 1024 bytes to standard error, without the heap and without a lock. Where a pipe or
+/// socket is full, nothing is written: its reader may himself wait for our device.
+pub fn emergency(text: std::fmt::Arguments<'_>) {
+    let mut line = Line {
+        bytes: [0; 1024],
+        len: 0,
+    };
+    let _ = std::fmt::write(&mut line, text);
     let mut poll = libc::pollfd {
         fd: 2,
         events: libc::POLLOUT,
@@ -434,6 +466,26 @@ pub fn emergency(text: &str) {
     if unsafe { libc::poll(&mut poll, 1, 0) } != 1 || poll.revents & libc::POLLOUT == 0 {
         return;
     }
-    // SAFETY: the pointer and length are those of a string that lives through the call.
-    unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+    // SAFETY: the pointer and length are those of bytes that live through the call.
+    unsafe { libc::write(2, line.bytes.as_ptr().cast(), line.len) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write as _;
+
+    #[test]
+    fn last_words_have_a_bound() {
+        let mut line = Line {
+            bytes: [0; 1024],
+            len: 0,
+        };
+        let words = "x".repeat(1020);
+        write!(line, "{words}{}", 12345).unwrap();
+        assert_eq!(line.len, 1024);
+        assert!(line.bytes.ends_with(b"x1234"));
+        line.write_str("no room").unwrap();
+        assert_eq!(line.len, 1024);
+    }
 }
