@@ -15,6 +15,7 @@ mod process;
 mod run;
 mod test;
 mod tidy;
+mod train;
 mod vm;
 mod workspace;
 
@@ -37,6 +38,8 @@ enum Task {
     Ci(ci::Args),
     /// Look for inputs for which a property of the codecs does not hold
     Fuzz(fuzz::Args),
+    /// Train the selector's model from the corpus, and print how far it is from the best possible
+    Train(train::Args),
     /// Page samples of real programs
     #[command(subcommand)]
     Corpus(corpus::Task),
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Ci(args) => ci::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
+        Task::Train(args) => train::run(&args),
         Task::Corpus(task) => corpus::run(&task),
     };
     match done {

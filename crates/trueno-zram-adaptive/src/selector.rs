@@ -1,0 +1,622 @@
+//! Chooses what costs least: time plus the price of the bytes that it leaves.
+//!
+//! ```text
+//! cost = nanoseconds to compress and to restore once  +  price · bytes of the block
+//! ```
+//! The model says what each candidate takes, a [`Correction`] what this machine and its pages made of
+//! earlier predictions, and [`Favour`] is the price.
+
+#![forbid(unsafe_code)]
+
+use crate::features::{Features, NOISE};
+use crate::model::{CANDIDATES, COUNT, Model, Prediction};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use trueno_zram_core::{Algorithm, Choice, PAGE_SIZE, PageBytes, Selector};
+
+/// What a byte of memory is worth in processor time.
+///
+/// The price is in nanoseconds per byte, which is the same as seconds of one processor's time for a
+/// gigabyte.
+///
+/// ```
+/// use trueno_zram_adaptive::Favour;
+///
+/// assert_eq!("memory".parse(), Ok(Favour::Memory));
+/// assert_eq!("12.5".parse(), Ok(Favour::Price(12.5)));
+/// assert_eq!(Favour::Balanced.price(), 24.0);
+/// assert!("cheap".parse::<Favour>().is_err());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Favour {
+    /// 8 ns per byte: mostly LZ4.
+    Speed,
+    /// 24 ns per byte: a page is worth 98 µs, which is about what reading it from a fast disk takes.
+    /// LZ4 and Zstandard cost much the same then, so the page decides.
+    #[default]
+    Balanced,
+    /// 64 ns per byte: mostly Zstandard.
+    Memory,
+    /// So many nanoseconds per byte.
+    Price(f64),
+}
+
+impl Favour {
+    /// The highest price; more would change nothing.
+    pub const PRICE_MAX: f64 = 10_000.0;
+
+    /// Nanoseconds per byte, from 0 to [`PRICE_MAX`](Favour::PRICE_MAX).
+    pub fn price(self) -> f64 {
+        match self {
+            Favour::Speed => 8.0,
+            Favour::Balanced => 24.0,
+            Favour::Memory => 64.0,
+            Favour::Price(price) if price > 0.0 => price.min(Favour::PRICE_MAX),
+            // Also what is no number.
+            Favour::Price(_) => 0.0,
+        }
+    }
+}
+
+impl fmt::Display for Favour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Favour::Speed => f.pad("speed"),
+            Favour::Balanced => f.pad("balanced"),
+            Favour::Memory => f.pad("memory"),
+            Favour::Price(price) => f.pad(&price.to_string()),
+        }
+    }
+}
+
+impl FromStr for Favour {
+    type Err = ParseFavourError;
+
+    fn from_str(word: &str) -> Result<Favour, ParseFavourError> {
+        match word {
+            "speed" => Ok(Favour::Speed),
+            "balanced" => Ok(Favour::Balanced),
+            "memory" => Ok(Favour::Memory),
+            _ => match word.parse() {
+                Ok(price) if (0.0..=Favour::PRICE_MAX).contains(&price) => Ok(Favour::Price(price)),
+                _ => Err(ParseFavourError(word.to_owned())),
+            },
+        }
+    }
+}
+
+/// A word that is no [`Favour`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseFavourError(String);
+
+impl fmt::Display for ParseFavourError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "cannot favour '{}': use speed, balanced, memory, or a price from 0 to {} ns per byte",
+            self.0,
+            Favour::PRICE_MAX
+        )
+    }
+}
+
+impl std::error::Error for ParseFavourError {}
+
+/// An algorithm that the model cannot predict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownCandidate(pub Algorithm);
+
+impl fmt::Display for UnknownCandidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = CANDIDATES.map(|algorithm| algorithm.to_string()).join(", ");
+        write!(
+            f,
+            "the selector knows no figures for '{}': use some of {known}",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for UnknownCandidate {}
+
+/// How far predictions were off lately, for each candidate: a factor on its bytes and one on its
+/// time, learnt from what really happened.
+///
+/// Each outcome moves a factor by 1/64 of the difference, and a factor stays between 3/4 and 4/3: a
+/// run of odd pages cannot make a candidate look free, or be forgotten for good. Choices follow once
+/// a factor has moved by 1/32. Threads share it without waiting; if two report at once one of them
+/// may not count.
+#[derive(Debug)]
+pub struct Correction {
+    factors: [[AtomicU32; 2]; COUNT],
+    /// The factors that the choices were made with.
+    used: [[AtomicU32; 2]; COUNT],
+}
+
+impl Correction {
+    const ONE: u32 = 1 << 16;
+    const MIN: u32 = Correction::ONE * 3 / 4;
+    const MAX: u32 = Correction::ONE * 4 / 3;
+
+    /// No correction yet.
+    pub fn new() -> Correction {
+        let ones = || std::array::from_fn(|_| [const { AtomicU32::new(Correction::ONE) }; 2]);
+        Correction {
+            factors: ones(),
+            used: ones(),
+        }
+    }
+
+    /// The factors on bytes and time of one of [`CANDIDATES`], by its place there.
+    ///
+    /// # Panics
+    /// If there is no such candidate.
+    pub fn factors(&self, candidate: usize) -> [f64; 2] {
+        let factor = |f: &AtomicU32| f64::from(f.load(Ordering::Relaxed)) / 65536.0;
+        self.factors[candidate].each_ref().map(factor)
+    }
+
+    fn apply(&self, candidate: usize, prediction: Prediction) -> Prediction {
+        let [bytes, ns] = self.used[candidate].each_ref();
+        let scaled = |value: u32, factor: &AtomicU32| {
+            ((u64::from(value) * u64::from(factor.load(Ordering::Relaxed))) >> 16) as u32
+        };
+        Prediction {
+            bytes: scaled(prediction.bytes, bytes).min(PAGE_SIZE as u32),
+            ns: scaled(prediction.ns, ns),
+        }
+    }
+
+    /// Moves the factors of a candidate; whether that makes the choices stale.
+    fn learn(&self, candidate: usize, predicted: Prediction, bytes: u32, ns: Option<u32>) -> bool {
+        let outcomes = [(predicted.bytes, Some(bytes)), (predicted.ns, ns)];
+        let factors = self.factors[candidate].iter().zip(&self.used[candidate]);
+        let mut stale = false;
+        for ((factor, used), (predicted, actual)) in factors.zip(outcomes) {
+            let Some(actual) = actual else { continue };
+            let now = Correction::step(factor, predicted, actual);
+            if now.abs_diff(used.load(Ordering::Relaxed)) > Correction::ONE / 32 {
+                used.store(now, Ordering::Relaxed);
+                stale = true;
+            }
+        }
+        stale
+    }
+
+    /// One step of a factor towards what was seen; gives the new one.
+    fn step(factor: &AtomicU32, predicted: u32, actual: u32) -> u32 {
+        let seen = (u64::from(actual) << 16) / u64::from(predicted.max(1));
+        let seen = seen.clamp(Correction::MIN.into(), Correction::MAX.into()) as i64;
+        let old = i64::from(factor.load(Ordering::Relaxed));
+        let difference = seen - old;
+        // All the way in the end: the last steps are of one.
+        let step = match difference / 64 {
+            0 => difference.signum(),
+            step => step,
+        };
+        let new = (old + step) as u32;
+        factor.store(new, Ordering::Relaxed);
+        new
+    }
+}
+
+impl Default for Correction {
+    fn default() -> Correction {
+        Correction::new()
+    }
+}
+
+/// The `adaptive` policy: what the model expects to cost least.
+///
+/// ```
+/// use trueno_zram_adaptive::{Favour, ModelSelector};
+/// use trueno_zram_core::{Algorithm, Choice, Page, Selector};
+///
+/// // The store's list of codecs, in its order.
+/// let codecs = [Algorithm::Lz4, Algorithm::Zstd1];
+/// let selector = ModelSelector::new(Favour::Memory, &codecs)?;
+///
+/// let mut page = Page::ZERO;
+/// for (i, byte) in page.iter_mut().enumerate() {
+///     *byte = b"one page of a program's memory "[i * i % 31];
+/// }
+/// assert!(matches!(selector.select(&page), Choice::Codec(_)));
+/// println!("{}", selector.explain(&page));
+/// # Ok::<(), trueno_zram_adaptive::UnknownCandidate>(())
+/// ```
+#[derive(Debug)]
+pub struct ModelSelector {
+    model: Model<'static>,
+    favour: Favour,
+    /// The price in 1/256 ns per byte.
+    price: u64,
+    /// For each candidate its place in the caller's list, if it is there.
+    places: [Option<u8>; COUNT],
+    /// Which of the caller's codecs is the cheapest for all pages together; 0 is keeping them.
+    usual: usize,
+    correction: Correction,
+    /// What is chosen in each cell of the model: a place in the caller's list, or [`RAW`].
+    choices: Box<[AtomicU8]>,
+}
+
+/// In `choices`: keep the page.
+const RAW: u8 = u8::MAX;
+
+/// A page leaves the usual choice for one that is expected to be cheaper by more than one part in so
+/// many. Below that the difference of two codecs is rather one of programs than one that a look at a
+/// page can tell.
+const MARGIN: u64 = 50;
+
+impl ModelSelector {
+    /// Chooses among `codecs`, and keeping a page as it is. The number in a [`Choice`] is the place
+    /// in this list.
+    ///
+    /// # Errors
+    /// [`UnknownCandidate`] if the list names one that is not among [`CANDIDATES`].
+    pub fn new(favour: Favour, codecs: &[Algorithm]) -> Result<ModelSelector, UnknownCandidate> {
+        ModelSelector::with_model(Model::default(), favour, codecs)
+    }
+
+    /// The same by another model.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn with_model(
+        model: Model<'static>,
+        favour: Favour,
+        codecs: &[Algorithm],
+    ) -> Result<ModelSelector, UnknownCandidate> {
+        let mut places = [None; COUNT];
+        for (place, algorithm) in codecs.iter().enumerate() {
+            let known = CANDIDATES.iter().position(|known| known == algorithm);
+            let place = u8::try_from(place).ok().filter(|place| *place != RAW);
+            let place = place.ok_or(UnknownCandidate(*algorithm))?;
+            places[known.ok_or(UnknownCandidate(*algorithm))?] = Some(place);
+        }
+        let mut selector = ModelSelector {
+            model,
+            favour,
+            price: (favour.price() * 256.0) as u64,
+            places,
+            usual: 0,
+            correction: Correction::new(),
+            choices: model.cells.iter().map(|_| AtomicU8::new(RAW)).collect(),
+        };
+        selector.usual = selector.cheapest(&selector.expect_mean());
+        selector.choose_anew();
+        Ok(selector)
+    }
+
+    /// What is chosen for a page that looks so. Noise is kept, whatever the model says of its cell.
+    pub fn choice(&self, features: &Features) -> Choice {
+        if features.0[NOISE] > 0 {
+            return Choice::Raw;
+        }
+        match self.choices[self.model.cell(features)].load(Ordering::Relaxed) {
+            RAW => Choice::Raw,
+            place => Choice::Codec(place),
+        }
+    }
+
+    /// What it favours.
+    pub fn favour(&self) -> Favour {
+        self.favour
+    }
+
+    /// What it has learnt from outcomes.
+    pub fn correction(&self) -> &Correction {
+        &self.correction
+    }
+
+    /// Tells what became of a page for which `choice` was made: the bytes of the block (a page if
+    /// it did not get small enough), and the time to compress and restore it where it was measured.
+    ///
+    /// It costs about as much as selecting did, and works out all choices anew each time that a factor has
+    /// moved by a thirty-second since the choices were made.
+    pub fn learn(&self, page: &PageBytes, choice: Choice, bytes: u32, ns: Option<u32>) {
+        let Choice::Codec(place) = choice else { return };
+        let Some(candidate) = self.places.iter().position(|p| *p == Some(place)) else {
+            return;
+        };
+        let predicted = self.model.predict(self.model.cell(&Features::of(page)))[candidate];
+        if self.correction.learn(candidate, predicted, bytes, ns) {
+            self.choose_anew();
+        }
+    }
+
+    /// Works out the choice in each cell.
+    fn choose_anew(&self) {
+        for (cell, choice) in self.choices.iter().enumerate() {
+            let place = match self.choose(&self.expect(cell)) {
+                0 => None,
+                at => self.places[at - 1],
+            };
+            // A thread that selects meanwhile may meet the old choice or the new one.
+            choice.store(place.unwrap_or(RAW), Ordering::Relaxed);
+        }
+    }
+
+    /// Why [`select`](Selector::select) chooses what it does for this page.
+    pub fn explain(&self, page: &PageBytes) -> Explanation {
+        let features = Features::of(page);
+        let expected = self.expect(self.model.cell(&features));
+        let considered = expected.iter().enumerate().filter(|(at, _)| self.has(*at));
+        Explanation {
+            features,
+            favour: self.favour,
+            considered: considered
+                .map(|(at, p)| (name(at), *p, self.cost(*p) as f64 / 256.0))
+                .collect(),
+            usual: name(self.usual),
+            chosen: match self.choice(&features) {
+                Choice::Raw => Algorithm::None,
+                Choice::Codec(place) => {
+                    let known = self.places.iter().position(|p| *p == Some(place));
+                    known.map_or(Algorithm::None, |at| CANDIDATES[at])
+                }
+            },
+        }
+    }
+
+    /// What to expect in a cell of keeping the page, and of each candidate, after correction.
+    fn expect(&self, cell: usize) -> [Prediction; COUNT + 1] {
+        let predicted = self.model.predict(cell);
+        std::array::from_fn(|at| match at {
+            0 => self.model.raw(),
+            at => self.correction.apply(at - 1, predicted[at - 1]),
+        })
+    }
+
+    /// The same in the mean of all pages.
+    fn expect_mean(&self) -> [Prediction; COUNT + 1] {
+        let mean = self.model.mean();
+        std::array::from_fn(|at| match at {
+            0 => self.model.raw(),
+            at => mean[at - 1],
+        })
+    }
+
+    /// Whether the caller has this one: 0 is keeping the page.
+    fn has(&self, at: usize) -> bool {
+        at == 0 || self.places[at - 1].is_some()
+    }
+
+    /// In 1/256 ns.
+    fn cost(&self, expected: Prediction) -> u64 {
+        (u64::from(expected.ns) << 8) + self.price * u64::from(expected.bytes)
+    }
+
+    /// The place of the cheapest; of equals, the first.
+    fn cheapest(&self, expected: &[Prediction; COUNT + 1]) -> usize {
+        let all = (0..=COUNT).filter(|at| self.has(*at));
+        all.min_by_key(|at| self.cost(expected[*at])).unwrap_or(0)
+    }
+
+    /// The place of the cheapest, if it is so by the margin, else of the usual one.
+    fn choose(&self, expected: &[Prediction; COUNT + 1]) -> usize {
+        let best = self.cheapest(expected);
+        let usual = self.cost(expected[self.usual]);
+        if self.cost(expected[best]) < usual - usual / MARGIN {
+            best
+        } else {
+            self.usual
+        }
+    }
+
+    /// What each of the caller's algorithms is expected to cost for this page, in nanoseconds, and
+    /// keeping it: to be summed over pages that one choice is made for. The usual one comes cheaper
+    /// by the margin.
+    pub(crate) fn costs(&self, page: &PageBytes) -> [f64; COUNT + 1] {
+        let features = Features::of(page);
+        let noise = features.0[NOISE] > 0;
+        let mut expected = self.expect(self.model.cell(&features));
+        if noise {
+            expected[1..]
+                .iter_mut()
+                .for_each(|of| of.bytes = PAGE_SIZE as u32);
+        }
+        std::array::from_fn(|at| {
+            let cost = self.cost(expected[at]);
+            let margin = if at == self.usual && !noise {
+                cost / MARGIN
+            } else {
+                0
+            };
+            (cost - margin) as f64 / 256.0
+        })
+    }
+}
+
+/// 0 is keeping the page.
+fn name(at: usize) -> Algorithm {
+    match at {
+        0 => Algorithm::None,
+        at => CANDIDATES[at - 1],
+    }
+}
+
+impl Selector for ModelSelector {
+    fn select(&self, page: &PageBytes) -> Choice {
+        self.choice(&Features::of(page))
+    }
+}
+
+/// Why a choice was made: what each candidate was expected to take, and to cost.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// What the page looks like.
+    pub features: Features,
+    /// The price that was used.
+    pub favour: Favour,
+    /// The candidates, with the cost in nanoseconds at that price; [`Algorithm::None`] is keeping
+    /// the page.
+    pub considered: Vec<(Algorithm, Prediction, f64)>,
+    /// What is chosen unless another is cheaper by two per cent.
+    pub usual: Algorithm,
+    /// What is chosen.
+    pub chosen: Algorithm,
+}
+
+/// Several lines: the features, then a line for each candidate, the chosen one marked by `*`.
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.features)?;
+        writeln!(
+            f,
+            "at {} ns per byte ({}), where {} is usual:",
+            self.favour.price(),
+            self.favour,
+            self.usual
+        )?;
+        for (algorithm, expected, cost) in &self.considered {
+            let mark = if *algorithm == self.chosen { '*' } else { ' ' };
+            let (bytes, ns) = (expected.bytes, expected.ns);
+            writeln!(
+                f,
+                "{mark} {algorithm:15} {bytes:5} bytes {ns:6} ns {cost:9.0}"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selector(favour: Favour) -> ModelSelector {
+        ModelSelector::new(favour, &CANDIDATES).unwrap()
+    }
+
+    fn noise(mut seed: u64) -> PageBytes {
+        std::array::from_fn(|_| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 56) as u8
+        })
+    }
+
+    fn text() -> PageBytes {
+        std::array::from_fn(|i| b"the quick brown fox jumps over a lazy dog "[i * 5 % 41])
+    }
+
+    #[test]
+    fn words_and_prices_are_read_as_printed() {
+        for favour in [
+            Favour::Speed,
+            Favour::Balanced,
+            Favour::Memory,
+            Favour::Price(2.5),
+        ] {
+            assert_eq!(favour.to_string().parse(), Ok(favour));
+        }
+        for word in ["", "fast", "-1", "nan", "inf", "1e9"] {
+            let error = word.parse::<Favour>().unwrap_err().to_string();
+            assert!(error.contains(&format!("'{word}'")), "{error}");
+        }
+        assert_eq!(Favour::Price(f64::NAN).price(), 0.0);
+        assert_eq!(Favour::Price(1e9).price(), Favour::PRICE_MAX);
+    }
+
+    #[test]
+    fn noise_is_kept_whatever_is_favoured() {
+        for favour in [Favour::Speed, Favour::Balanced, Favour::Memory] {
+            for seed in 0..50 {
+                assert_eq!(
+                    selector(favour).select(&noise(seed)),
+                    Choice::Raw,
+                    "{favour}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_repeats_is_compressed() {
+        for favour in [Favour::Speed, Favour::Balanced, Favour::Memory] {
+            for page in [[0; PAGE_SIZE], [0xa5; PAGE_SIZE], text()] {
+                assert_ne!(selector(favour).select(&page), Choice::Raw, "{favour}");
+            }
+        }
+    }
+
+    #[test]
+    fn for_nothing_nothing_is_compressed() {
+        assert_eq!(selector(Favour::Price(0.0)).select(&text()), Choice::Raw);
+    }
+
+    #[test]
+    fn only_what_the_caller_has_is_chosen_by_its_place() {
+        let algorithms = [Algorithm::Zstd3, Algorithm::Lz4];
+        let both = ModelSelector::new(Favour::Speed, &algorithms).unwrap();
+        assert_eq!(both.select(&text()), Choice::Codec(1));
+        let one = ModelSelector::new(Favour::Speed, &algorithms[..1]).unwrap();
+        assert_eq!(one.select(&text()), Choice::Codec(0));
+        let none = ModelSelector::new(Favour::Speed, &[]).unwrap();
+        assert_eq!(none.select(&text()), Choice::Raw);
+        let error = ModelSelector::new(Favour::Speed, &[Algorithm::Lz4Hc]).unwrap_err();
+        assert!(error.to_string().contains("'lz4hc'"), "{error}");
+    }
+
+    #[test]
+    fn an_explanation_says_what_is_done() {
+        for page in [text(), noise(1)] {
+            let selector = selector(Favour::Balanced);
+            let explanation = selector.explain(&page);
+            let expected = match selector.select(&page) {
+                Choice::Raw => Algorithm::None,
+                Choice::Codec(place) => CANDIDATES[usize::from(place)],
+            };
+            assert_eq!(explanation.chosen, expected);
+            assert!(explanation.to_string().contains(&format!("* {expected}")));
+            assert_eq!(explanation.considered.len(), COUNT + 1);
+        }
+    }
+
+    #[test]
+    fn correction_follows_what_happened_and_no_further_than_its_bounds() {
+        let selector = selector(Favour::Balanced);
+        let page = text();
+        let predicted = selector
+            .model
+            .predict(selector.model.cell(&Features::of(&page)))[0];
+        let lz4 = Choice::Codec(0);
+        for _ in 0..1000 {
+            selector.learn(&page, lz4, predicted.bytes * 11 / 10, None);
+        }
+        let [bytes, ns] = selector.correction().factors(0);
+        assert!((bytes - 1.1).abs() < 0.02, "{bytes}");
+        assert_eq!(ns, 1.0);
+        for (actual, bound) in [(0, 0.75), (u32::MAX, 4.0 / 3.0)] {
+            for _ in 0..1000 {
+                selector.learn(&page, lz4, actual, Some(actual));
+            }
+            let factors = selector.correction().factors(0);
+            assert!(
+                factors.iter().all(|f| (f - bound).abs() < 0.001),
+                "{factors:?}"
+            );
+        }
+        assert_eq!(selector.correction().factors(1), [1.0; 2]);
+        selector.learn(&page, Choice::Raw, 1, Some(1));
+        selector.learn(&page, Choice::Codec(200), 1, Some(1));
+    }
+
+    #[test]
+    fn a_candidate_that_disappoints_is_chosen_less() {
+        let selector = selector(Favour::Speed);
+        let page = text();
+        let lz4 = Choice::Codec(0);
+        let cells = || {
+            let chosen = selector.choices.iter().map(|c| c.load(Ordering::Relaxed));
+            chosen.filter(|place| *place == 0).count()
+        };
+        let before = cells();
+        assert!(before > 0);
+        for _ in 0..1000 {
+            selector.learn(&page, lz4, PAGE_SIZE as u32, Some(u32::MAX));
+        }
+        assert!(cells() < before, "{} of {before}", cells());
+    }
+}

@@ -1,0 +1,180 @@
+//! How much more each policy costs than the oracle, which tries everything and keeps the cheapest.
+
+use super::data::{Data, Page, Set};
+use super::measure::MEASURED;
+use super::{FAVOURS, places, train};
+use std::fmt::Write as _;
+use trueno_zram_adaptive::model::{CANDIDATES, Model};
+use trueno_zram_adaptive::{EntropySelector, Favour, ModelSelector};
+use trueno_zram_core::{Algorithm, Choice};
+
+/// Other prices, to show the whole range.
+const PRICES: [f64; 8] = [4.0, 12.0, 16.0, 20.0, 32.0, 48.0, 128.0, 256.0];
+
+/// Which algorithm of [`MEASURED`] a policy takes for a page.
+type Policy<'a> = &'a dyn Fn(&Page) -> usize;
+
+/// What a policy costs for these pages, and what the oracle does, in nanoseconds.
+fn costs(pages: &[Page], price: f64, policy: Policy<'_>) -> [f64; 2] {
+    let mut sums = [0.0; 2];
+    for page in pages {
+        let costs = page.figures.map(|figures| figures.cost(price));
+        sums[0] += costs[policy(page)];
+        sums[1] += costs.into_iter().fold(f64::INFINITY, f64::min);
+    }
+    sums
+}
+
+/// In per cent, without and with so many nanoseconds for choosing.
+fn regret(sums: &[[f64; 2]], pages: usize, choosing_ns: f64) -> [f64; 2] {
+    let its: f64 = sums.iter().map(|sums| sums[0]).sum();
+    let best: f64 = sums.iter().map(|sums| sums[1]).sum();
+    [0.0, pages as f64 * choosing_ns].map(|choosing| 100.0 * ((its + choosing) / best - 1.0))
+}
+
+/// What the selector takes by this model. The selector is the one that ships.
+fn by_model(model: Model<'static>, price: f64) -> impl Fn(&Page) -> usize {
+    let favour = Favour::Price(price);
+    let selector = ModelSelector::with_model(model, favour, &CANDIDATES).expect("they are known");
+    let places = places();
+    move |page| match selector.choice(&page.features) {
+        Choice::Raw => 0,
+        Choice::Codec(place) => places[usize::from(place)],
+    }
+}
+
+/// For each set the model that decides it: one that has not seen it.
+pub fn left_out(data: &Data) -> Vec<Model<'static>> {
+    let without = |set: &Set| {
+        let others = data
+            .sets
+            .iter()
+            .filter(|other| other.seen && other.name != set.name);
+        // A handful, and the task ends soon.
+        let tables = Box::leak(Box::new(train(&others.collect::<Vec<_>>())));
+        tables.model()
+    };
+    data.sets.iter().map(without).collect()
+}
+
+/// The place of an algorithm among what is measured.
+fn place(algorithm: Algorithm) -> usize {
+    let place = MEASURED.iter().position(|measured| *measured == algorithm);
+    place.expect("only what is measured")
+}
+
+/// The table of all policies over the sets that are `seen` or not, without and with their own time.
+fn table(data: &Data, models: &[Model<'static>], seen: bool) -> String {
+    let sets = || {
+        data.sets
+            .iter()
+            .zip(models)
+            .filter(|(set, _)| set.seen == seen)
+    };
+    let pages = sets().map(|(set, _)| set.pages.len()).sum();
+    let heads = FAVOURS.map(|favour| format!("{favour} ({} ns/byte)", favour.price()));
+    let mut text = format!(
+        "| | {} | with the time of choosing | | |\n|---|---|---|---|---|---|---|\n",
+        heads.join(" | ")
+    );
+    let mut row =
+        |name: &str, choosing_ns: f64, costs: &dyn Fn(&Set, Model<'static>, f64) -> [f64; 2]| {
+            let regrets = FAVOURS.map(|favour| {
+                let sums: Vec<[f64; 2]> = sets()
+                    .map(|(set, model)| costs(set, *model, favour.price()))
+                    .collect();
+                regret(&sums, pages, choosing_ns)
+            });
+            let figures: Vec<String> = [0, 1]
+                .into_iter()
+                .flat_map(|with| regrets.map(|regret| format!("{:.2}", regret[with])))
+                .collect();
+            let _ = writeln!(text, "| {name} | {} |", figures.join(" | "));
+        };
+    let name = if seen {
+        "**the model**, program left out"
+    } else {
+        "**the model**"
+    };
+    row(name, data.choosing_ns[0], &|set, model, price| {
+        costs(&set.pages, price, &by_model(model, price))
+    });
+    for (at, algorithm) in MEASURED.into_iter().enumerate() {
+        row(&format!("always {algorithm}"), 0.0, &|set, _, price| {
+            costs(&set.pages, price, &|_| at)
+        });
+    }
+    let (lz4, zstd1) = (place(Algorithm::Lz4), place(Algorithm::Zstd1));
+    for (name, low, middle) in [
+        ("lz4, none above 7", lz4, lz4),
+        ("zstd1, none above 7", zstd1, zstd1),
+        ("zstd1 below 4, lz4 to 7, none above", zstd1, lz4),
+    ] {
+        let policy = |page: &Page| match page.entropy {
+            e if e > EntropySelector::SKIP_ABOVE => 0,
+            e if e < EntropySelector::LOW_BELOW => low,
+            _ => middle,
+        };
+        let name = format!("entropy: {name}");
+        row(&name, data.choosing_ns[1], &|set, _, price| {
+            costs(&set.pages, price, &policy)
+        });
+    }
+    text
+}
+
+/// All tables of regret, for the card.
+pub fn tables(data: &Data, models: &[Model<'static>]) -> String {
+    let mut text = format!(
+        "Cost beyond the oracle's in per cent, all programs together: it tries all {} and keeps \
+         the cheapest. Choosing takes {} ns a page by the model and {} by exact entropy.\n\n{}",
+        MEASURED.len(),
+        data.choosing_ns[0],
+        data.choosing_ns[1],
+        table(data, models, true)
+    );
+    if data.sets.iter().any(|set| !set.seen) {
+        text += "\nThe same for programs that nothing was trained, chosen or tuned on:\n\n";
+        text += &table(data, models, false);
+    }
+    text += "\nThe model by program, with the time of choosing, and in brackets the best fixed \
+             algorithm there:\n\n| | speed | balanced | memory |\n|---|---|---|---|\n";
+    for (set, model) in data.sets.iter().zip(models) {
+        let cells = FAVOURS.map(|favour| beside_fixed(&[(set, *model)], favour.price(), data));
+        let unseen = if set.seen { "" } else { " (unseen)" };
+        let _ = writeln!(text, "| {}{unseen} | {} |", set.name, cells.join(" | "));
+    }
+    text += "\nAt other prices, all programs left out in turn:\n\n\
+             | ns/byte | the model (best fixed) |\n|---|---|\n";
+    let seen: Vec<(&Set, Model<'static>)> = data
+        .sets
+        .iter()
+        .zip(models.iter().copied())
+        .filter(|(set, _)| set.seen)
+        .collect();
+    for price in PRICES {
+        let _ = writeln!(text, "| {price} | {} |", beside_fixed(&seen, price, data));
+    }
+    text
+}
+
+/// The regret of the model with its own time, and of the best fixed algorithm.
+fn beside_fixed(sets: &[(&Set, Model<'static>)], price: f64, data: &Data) -> String {
+    let pages = sets.iter().map(|(set, _)| set.pages.len()).sum();
+    let its: Vec<[f64; 2]> = sets
+        .iter()
+        .map(|(set, model)| costs(&set.pages, price, &by_model(*model, price)))
+        .collect();
+    let fixed = |at: usize| {
+        let sums: Vec<[f64; 2]> = sets
+            .iter()
+            .map(|(set, _)| costs(&set.pages, price, &|_| at))
+            .collect();
+        regret(&sums, pages, 0.0)[1]
+    };
+    let fixed = (0..MEASURED.len()).map(|at| (fixed(at), at));
+    let best = fixed.min_by(|a, b| a.0.total_cmp(&b.0));
+    let (best, at) = best.expect("something was measured");
+    let its = regret(&its, pages, data.choosing_ns[0])[1];
+    format!("{its:.2} ({best:.2} {})", MEASURED[at])
+}
