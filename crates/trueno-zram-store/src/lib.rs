@@ -52,5 +52,5 @@ pub use damage::{Damage, Met};
 pub use error::{AttachError, CreateError, ReadError, WriteError};
 pub use memory::Memory;
 pub use plan::{Config, Growth};
-pub use stats::{ClassStats, Stats};
+pub use stats::{ChosenStats, ClassStats, Stats};
 pub use store::{BLOCK_MAX, Prepared, Store, Worker};

@@ -27,6 +27,9 @@ pub const MEM_LIMIT_MIN: u64 = 1 << 20;
 /// The largest arena: a table entry has 30 bits for a frame.
 pub const ARENA_MAX: u64 = FRAMES_MAX * PAGE_SIZE as u64;
 
+/// The most codecs that a store can choose among.
+pub const CODECS_MAX: usize = 15;
+
 /// How many workers are planned for beside full slabs, when all memory is taken at the start.
 const WORKERS_PLANNED: u64 = 4;
 
@@ -107,7 +110,7 @@ impl Plan {
         if config.size > SIZE_MAX {
             return Err(CreateError::TooLarge(config.size));
         }
-        if config.codecs.is_empty() || config.codecs.len() > 15 {
+        if config.codecs.is_empty() || config.codecs.len() > CODECS_MAX {
             return Err(CreateError::Codecs(config.codecs.len()));
         }
         if let Some(limit) = config.mem_limit.filter(|limit| *limit < MEM_LIMIT_MIN) {

@@ -5,6 +5,7 @@
 //! the sum over all workers is exact once they rest, and close while they work.
 #![forbid(unsafe_code)]
 
+use crate::plan::CODECS_MAX;
 use crate::table::Entry;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use trueno_zram_core::{CodecId, PAGE_SIZE};
@@ -16,12 +17,19 @@ macro_rules! counters {
         #[repr(align(128))]
         pub(crate) struct Counters {
             $(pub $name: Count,)*
+            /// By the codec's place in the configuration.
+            pub chosen: [Chosen; CODECS_MAX],
         }
 
         impl Counters {
             /// Adds `other` to these.
             pub fn absorb(&self, other: &Counters) {
                 $(self.$name.add(other.$name.get());)*
+                for (mine, its) in self.chosen.iter().zip(&other.chosen) {
+                    mine.pages.add(its.pages.get());
+                    mine.in_vain.add(its.in_vain.get());
+                    mine.bytes.add(its.bytes.get());
+                }
             }
         }
     };
@@ -73,6 +81,14 @@ impl Counters {
         }
         count(&self.pages_stored, 1);
     }
+}
+
+/// How often a codec was chosen, and what came of it.
+#[derive(Debug, Default)]
+pub(crate) struct Chosen {
+    pub pages: Count,
+    pub in_vain: Count,
+    pub bytes: Count,
 }
 
 /// A number that one thread changes and others read: no locked instruction is needed.
@@ -173,6 +189,18 @@ pub struct Stats {
     /// writes, by [`Worker::verify`](crate::Worker::verify), and once for each by
     /// [`Store::attach`](crate::Store::attach). One that stays is counted each time it is met.
     pub damaged_objects: u64,
+}
+
+/// How often the selector has chosen a codec since the store was opened, and what came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChosenStats {
+    /// Pages that it was chosen for.
+    pub pages: u64,
+    /// Those of them that did not get small enough, and were kept as they were.
+    pub in_vain: u64,
+    /// Bytes of the blocks of the others.
+    pub bytes: u64,
 }
 
 /// A size class that has memory: slots of one size, and the frames that they lie in.

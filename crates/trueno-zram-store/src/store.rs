@@ -16,7 +16,7 @@ use crate::error::{AttachError, CreateError, ReadError, WriteError};
 use crate::memory::Memory;
 use crate::plan::{Config, Growth, Plan};
 use crate::pool::{AdoptError, Current, Frame, OBJECT_MAX, Pool, Slot, class_of};
-use crate::stats::{ClassStats, Counters, Stats};
+use crate::stats::{ChosenStats, ClassStats, Counters, Stats};
 use crate::superblock::Superblock;
 use crate::table::{self, Damaged, Entry};
 use std::ops::Range;
@@ -316,16 +316,33 @@ impl Store {
         }
     }
 
+    /// How often each codec was chosen, in the order of [`Config::codecs`], and what came of it.
+    pub fn chosen(&self) -> Vec<ChosenStats> {
+        let sum = self.counters();
+        let chosen = sum.chosen.iter().take(self.codecs.list.len());
+        chosen
+            .map(|one| ChosenStats {
+                pages: one.pages.get(),
+                in_vain: one.in_vain.get(),
+                bytes: one.bytes.get(),
+            })
+            .collect()
+    }
+
+    /// The counts of all workers, those that ended included.
+    fn counters(&self) -> Counters {
+        let sum = Counters::default();
+        let workers = lock(&self.workers);
+        sum.absorb(&workers.ended);
+        for one in &workers.live {
+            sum.absorb(&one.counters);
+        }
+        sum
+    }
+
     /// What the store holds and has done.
     pub fn stats(&self) -> Stats {
-        let sum = Counters::default();
-        {
-            let workers = lock(&self.workers);
-            sum.absorb(&workers.ended);
-            for one in &workers.live {
-                sum.absorb(&one.counters);
-            }
-        }
+        let sum = self.counters();
         let usage = self.pool.usage();
         let table_pages: u32 = self
             .written
@@ -928,18 +945,27 @@ impl Worker {
             (CodecId::Same, 8)
         } else {
             let codecs = &self.store.codecs;
-            let codec = match codecs.selector.select(page) {
-                Choice::Codec(number) => codecs.list.get(number as usize),
+            let counters = &self.shared.counters;
+            let choice = match codecs.selector.select(page) {
+                Choice::Codec(place) => codecs.list.get(place as usize).zip(Some(place as usize)),
                 Choice::Raw => None,
             };
-            let Some(codec) = codec else {
-                self.shared.counters.skipped_pages.add(1);
+            let Some((codec, place)) = choice else {
+                counters.skipped_pages.add(1);
                 return Encoded::Huge;
             };
-            self.shared.counters.pages_tried.add(1);
+            counters.pages_tried.add(1);
+            let chosen = &counters.chosen[place];
+            chosen.pages.add(1);
             match codec.compress(page, &mut block[..BLOCK_MAX], scratch) {
-                Some(length) => (codec.id(), length),
-                None => return Encoded::Huge,
+                Some(length) => {
+                    chosen.bytes.add(length as u64);
+                    (codec.id(), length)
+                }
+                None => {
+                    chosen.in_vain.add(1);
+                    return Encoded::Huge;
+                }
             }
         };
         Encoded::Object {
