@@ -25,6 +25,7 @@ use trueno_zram_core::{PAGE_SIZE, PageBytes};
 pub struct Sources {
     list: Vec<(Source, u64)>,
     frames: BTreeSet<u64>,
+    forbidden: usize,
 }
 
 #[derive(Debug)]
@@ -82,7 +83,8 @@ impl Sources {
     }
 
     /// Adds the memory of all processes but this one. Those that end meanwhile are left out, and the
-    /// kernel's own, which have none.
+    /// kernel's own, which have none; and those that root may not look at, as in a container, which are
+    /// [counted](Sources::forbidden).
     pub fn add_all_processes(&mut self) -> anyhow::Result<()> {
         for entry in std::fs::read_dir("/proc").context("cannot read /proc")? {
             let name = entry.context("cannot read /proc")?.file_name();
@@ -91,13 +93,19 @@ impl Sources {
             };
             if pid != std::process::id() {
                 match self.add_process(pid) {
-                    Err(error) if !is_gone(&error) => return Err(error),
+                    Err(error) if is_one_of(&error, &FORBIDDEN) => self.forbidden += 1,
+                    Err(error) if !is_one_of(&error, &GONE) => return Err(error),
                     _ => {}
                 }
             }
         }
         self.list.retain(|(_, pages)| *pages > 0);
         Ok(())
+    }
+
+    /// Processes that could not be looked at.
+    pub fn forbidden(&self) -> usize {
+        self.forbidden
     }
 
     /// How many sources there are.
@@ -154,7 +162,7 @@ impl Source {
         match self {
             Source::File(file) => Ok(Reader::File(file)),
             Source::Process(pid, addresses) => match ProcessMemory::open(*pid) {
-                Err(error) if !is_gone(&error) => Err(error),
+                Err(error) if !is_one_of(&error, &GONE) => Err(error),
                 memory => Ok(Reader::Process(memory.ok(), addresses)),
             },
         }
@@ -188,11 +196,14 @@ impl Reader<'_> {
     }
 }
 
-/// Whether this is what the kernel says of a process that has ended.
-fn is_gone(error: &anyhow::Error) -> bool {
+/// What the kernel says of a process that has ended, and of one that is not to be looked at.
+const GONE: [i32; 2] = [libc::ENOENT, libc::ESRCH];
+const FORBIDDEN: [i32; 2] = [libc::EACCES, libc::EPERM];
+
+fn is_one_of(error: &anyhow::Error, numbers: &[i32]) -> bool {
     let error = error.downcast_ref::<io::Error>();
     let number = error.and_then(io::Error::raw_os_error);
-    matches!(number, Some(libc::ENOENT | libc::ESRCH))
+    number.is_some_and(|number| numbers.contains(&number))
 }
 
 #[cfg(test)]

@@ -39,13 +39,35 @@ fn size_of_no_whole_pages() {
 
 #[test]
 fn unknown_algorithm() {
-    for name in ["lzma", "adaptive", "none"] {
+    for name in ["lzma", "none"] {
         let value = format!("{name:?}");
         misused(
             &format!("create --size 1G --algorithm {name}"),
-            &[&value, "use one of same-fill, lz4, lz4hc, zstd"],
+            &[&value, "use one of adaptive, same-fill, lz4, lz4hc, zstd"],
         );
     }
+}
+
+#[test]
+fn policies_that_cannot_be() {
+    misused(
+        "create --size 1G --favour speed",
+        &["--favour", "--algorithm adaptive", "lz4"],
+    );
+    misused(
+        "create --size 1G --algorithm adaptive --favour cheap",
+        &["'cheap'", "speed, balanced, memory"],
+    );
+    misused(
+        "create --size 1G --algorithm adaptive --entropy-routing",
+        &["--entropy-routing", "adaptive"],
+    );
+    misused("create --size 1G --entropy-routing 9", &["9 bits", "8"]);
+    misused("create --size 1G --entropy-routing much", &["\"much\""]);
+    misused(
+        "estimate --all --algorithm adaptive --favour cheap",
+        &["'cheap'"],
+    );
 }
 
 #[test]

@@ -872,3 +872,86 @@ fn an_estimate_tells_what_a_device_takes() {
     assert_eq!(sum + entropy["same_pages"].as_u64().unwrap(), 65536);
     assert!(sum as usize > program.len() / 4096 / 2, "{entropy}");
 }
+
+/// Real pages, and noise in between.
+fn mixed_pages(count: usize) -> Vec<u8> {
+    let program = std::fs::read("/proc/self/exe").unwrap();
+    let mut seed = 1u64;
+    let mut pages = Vec::new();
+    for (number, page) in program.chunks_exact(4096).cycle().take(count).enumerate() {
+        if number % 4 == 3 {
+            pages.extend((0..4096).map(|_| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (seed >> 56) as u8
+            }));
+        } else {
+            pages.extend_from_slice(page);
+        }
+    }
+    pages
+}
+
+#[test]
+fn policies_look_at_each_page_and_their_devices_outlive_their_daemons() {
+    if !can_make_devices() {
+        return;
+    }
+    let pages = mixed_pages(4096);
+    for (options, shown, codecs) in [
+        ("--algorithm adaptive", "adaptive(balanced)", 4),
+        (
+            "--algorithm adaptive --favour memory",
+            "adaptive(memory)",
+            4,
+        ),
+        ("--algorithm zstd1 --entropy-routing", "zstd1+entropy(7)", 1),
+        ("--entropy-routing 7.5", "lz4+entropy(7.5)", 1),
+    ] {
+        let bench = Bench::new();
+        let device = bench.json(&format!("create --size 64M --transport loop {options}"));
+        assert_eq!(device["algorithm"], shown);
+        let name = device["name"].as_str().unwrap().to_string();
+        let mut file = OpenOptions::new().write(true).open(&name).unwrap();
+        file.write_all(&pages).unwrap();
+        file.sync_all().unwrap();
+        drop(file);
+
+        // Every page that is not same-filled was chosen for once, the noise to be kept.
+        let stat = bench.json("stat 0");
+        let number = |value: &serde_json::Value| value.as_u64().unwrap();
+        let chosen = stat["chosen"].as_array().unwrap();
+        assert_eq!(chosen.len(), codecs);
+        let sum = |key: &str| chosen.iter().map(|one| number(&one[key])).sum::<u64>();
+        let skipped = number(&stat["store"]["skipped_pages"]);
+        let same = number(&stat["mm_stat"]["same_pages"]);
+        assert_eq!(sum("pages") + skipped + same, 4096, "{options}: {stat}");
+        assert!((1000..1100).contains(&skipped), "{options}: {skipped}");
+        let raw = 4096 * (skipped + sum("in_vain"));
+        let encoded = number(&stat["store"]["bytes_encoded"]);
+        assert_eq!(sum("bytes") + raw, encoded, "{options}: {stat}");
+        if codecs == 4 {
+            let used = chosen.iter().filter(|one| number(&one["pages"]) > 0);
+            assert!(used.count() >= 2, "{options}: {stat}");
+        }
+        let text = bench.done("stat 0");
+        assert!(text.contains("chosen none"), "{text}");
+
+        if keeps_data(&bench) {
+            signal("-KILL", pid_of(&bench, 0));
+            wait_until("it is seen to be dead", || {
+                bench.json("list")[0]["state"] == "dead"
+            });
+            let recovered = bench.run("recover 0 --json");
+            assert!(recovered.status.success(), "{recovered:?}");
+            let recovered: serde_json::Value = serde_json::from_slice(&recovered.stdout).unwrap();
+            assert_eq!(recovered["algorithm"], shown);
+            let mut back = vec![0; pages.len()];
+            let name = recovered["name"].as_str().unwrap();
+            std::fs::File::open(name)
+                .unwrap()
+                .read_exact(&mut back)
+                .unwrap();
+            assert!(back == pages, "{options}: other pages after a recovery");
+        }
+    }
+}

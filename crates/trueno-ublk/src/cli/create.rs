@@ -2,7 +2,8 @@
 
 use super::{Failure, daemon as daemon_command, output};
 use crate::control::protocol::Info;
-use crate::daemon::plan::{QUEUES_MAX, SWAP_PRIORITY, TransportWish};
+use crate::daemon::plan::{ALGORITHM, QUEUES_MAX, SWAP_PRIORITY, TransportWish};
+use crate::daemon::policy::Policy;
 use crate::daemon::{Errand, Plan, RunDir, Surroundings, Wishes, sys};
 use crate::ublk::DEPTH_MAX;
 use anyhow::Context as _;
@@ -20,10 +21,17 @@ pub struct Args {
     /// How pages are compressed
     #[arg(
         long,
-        default_value = "lz4",
-        help = format!("How pages are compressed: {}", Algorithm::CODECS)
+        default_value = ALGORITHM,
+        help = format!("How pages are compressed: adaptive, {}", Algorithm::CODECS)
     )]
     algorithm: String,
+    /// With --algorithm adaptive: speed, balanced, memory, or what a byte is worth in nanoseconds
+    /// [default: balanced]
+    #[arg(long, value_name = "WHAT")]
+    favour: Option<String>,
+    /// Keep pages of more than so many bits of entropy per byte as they are [default: 7]
+    #[arg(long, value_name = "BITS", num_args = 0..=1, default_missing_value = "7")]
+    entropy_routing: Option<f64>,
     /// I/O threads
     #[arg(
         long,
@@ -118,9 +126,15 @@ fn plan(args: &Args) -> Result<Plan, Failure> {
         let parsed = text.as_deref().map(parse_size).transpose();
         parsed.map_err(|error| Failure::Usage(format!("{name}: {error}")))
     };
+    let policy = Policy::new(
+        &args.algorithm,
+        args.favour.as_deref(),
+        args.entropy_routing,
+    );
+    let policy = policy.map_err(|error| Failure::Usage(error.to_string()))?;
     let wishes = Wishes {
         size: device_size(&args.size)?,
-        algorithm: args.algorithm.clone(),
+        policy: Some(policy),
         queues: args.queues,
         depth: args.depth,
         mem_limit: option("--mem-limit", &args.mem_limit)?,

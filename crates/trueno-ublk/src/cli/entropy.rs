@@ -1,13 +1,12 @@
 //! `entropy`: how noisy pages are, and where the entropy policy should draw its line.
 
 use super::{Failure, output};
-use crate::ENTROPY_THRESHOLD;
 use crate::sample::Sources;
 use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use trueno_zram_adaptive::entropy;
+use trueno_zram_adaptive::{EntropyLevel, entropy};
 use trueno_zram_cli::table::{Align, Table};
 use trueno_zram_core::samefill::page_same_filled;
 use trueno_zram_core::{Algorithm, CompressorBuilder, PAGE_SIZE, PageBytes, Scratch};
@@ -43,15 +42,14 @@ pub struct Args {
     json: bool,
 }
 
-/// Bands of entropy, in bits per byte from the bound before up to this one, and what the entropy
-/// policy does with pages in them.
-const BANDS: [(f64, &str); 5] = [
-    (2.0, "batch"),
-    (4.0, "batch"),
-    (6.0, "simd"),
-    (ENTROPY_THRESHOLD, "simd"),
-    (8.0, "skip"),
-];
+/// What the entropy policy does with pages of a band.
+fn route(band: EntropyLevel) -> &'static str {
+    match band {
+        EntropyLevel::VeryLow | EntropyLevel::Low => "batch",
+        EntropyLevel::Medium | EntropyLevel::High => "simd",
+        EntropyLevel::VeryHigh => "skip",
+    }
+}
 
 /// What pages may lose in size, as a share of what is stored, when a threshold skips them.
 const LOSS_MAX: f64 = 0.01;
@@ -120,16 +118,14 @@ fn look(of: u64, pages: &[PageBytes]) -> anyhow::Result<Report> {
             seen.push((entropy(page), bytes.unwrap_or(PAGE_SIZE) as u64));
         }
     }
-    let mut from = 0.0;
-    let bands = BANDS.iter().map(|(to, route)| {
-        let from_bits = std::mem::replace(&mut from, *to);
-        // The last band has its upper bound.
-        let within = |bits: f64| from_bits <= bits && (bits < *to || *to == 8.0);
-        let inside = seen.iter().filter(|(bits, _)| within(*bits));
+    let bands = EntropyLevel::ALL.iter().map(|band| {
+        let inside = seen
+            .iter()
+            .filter(|(bits, _)| EntropyLevel::of(*bits) == *band);
         Band {
-            from_bits,
-            to_bits: *to,
-            route,
+            from_bits: band.bits().start,
+            to_bits: band.bits().end,
+            route: route(*band),
             pages: inside.clone().count() as u64,
             lz4_bytes: inside.map(|(_, bytes)| bytes).sum(),
         }

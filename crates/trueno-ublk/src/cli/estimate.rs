@@ -4,7 +4,8 @@
 //! algorithm. What is printed was measured on these pages, and multiplied by how many there are.
 
 use super::{Failure, output};
-use crate::daemon::{plan, sys};
+use crate::daemon::policy::Policy;
+use crate::daemon::sys;
 use crate::sample::Sources;
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
@@ -43,16 +44,20 @@ pub struct Args {
         value_parser = clap::value_parser!(u64).range(1..=1 << 20)
     )]
     pages: u64,
-    /// An algorithm, as for create; may be given several times [default: lz4, lz4hc, zstd1, zstd3]
+    /// An algorithm, as for create; may be given several times [default: lz4, lz4hc, zstd1, zstd3,
+    /// adaptive]
     #[arg(long, value_name = "NAME")]
     algorithm: Vec<String>,
+    /// What adaptive is to favour, as for create [default: balanced]
+    #[arg(long, value_name = "WHAT")]
+    favour: Option<String>,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
 }
 
 /// What is looked at where nothing else is asked for.
-const ALGORITHMS: [&str; 4] = ["lz4", "lz4hc", "zstd1", "zstd3"];
+const ALGORITHMS: [&str; 5] = ["lz4", "lz4hc", "zstd1", "zstd3", "adaptive"];
 
 /// Bytes of the dictionary, and the fewest pages to learn one from.
 const DICTIONARY_BYTES: usize = 16 << 10;
@@ -72,6 +77,8 @@ const GIB: f64 = (1u64 << 30) as f64;
 struct Report {
     /// Processes that were looked at.
     processes: usize,
+    /// Processes that could not be looked at, in a container for instance; not in the rest.
+    forbidden_processes: usize,
     /// Their private pages that could be swapped out.
     pages: u64,
     /// Pages that were compressed.
@@ -120,10 +127,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     } else {
         args.algorithm.iter().map(String::as_str).collect()
     };
-    let mut codecs = Vec::new();
+    let mut policies = Vec::new();
     for name in names {
-        let (_, codec) = plan::codec(name).map_err(|error| Failure::Usage(error.to_string()))?;
-        codecs.push((name, codec));
+        let policy = Policy::new(
+            name,
+            args.favour.as_deref().filter(|_| name == "adaptive"),
+            None,
+        );
+        policies.push(policy.map_err(|error| Failure::Usage(error.to_string()))?);
     }
     let mut sources = Sources::default();
     if args.all {
@@ -133,7 +144,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         sources.add_process(*pid)?;
     }
     let sample = sources.take(args.pages)?;
-    let report = estimate(sources.len(), sources.pages(), &sample, codecs)?;
+    let mut report = estimate(sources.len(), sources.pages(), &sample, &policies)?;
+    report.forbidden_processes = sources.forbidden();
     if args.json {
         output::print_json(&report)?;
     } else {
@@ -147,7 +159,7 @@ fn estimate(
     processes: usize,
     pages: u64,
     sample: &[PageBytes],
-    codecs: Vec<(&str, Arc<dyn Codec>)>,
+    policies: &[Policy],
 ) -> anyhow::Result<Report> {
     ensure!(
         !sample.is_empty(),
@@ -155,14 +167,15 @@ fn estimate(
     );
     let whole =
         |sampled: u64| (u128::from(sampled) * u128::from(pages) / sample.len() as u128) as u64;
-    if let Some((_, codec)) = codecs.first() {
+    if let Some(policy) = policies.first() {
         // What is done for the first time takes longer.
-        measure(sample.iter().take(WARM_UP), codec.clone())?;
+        let few = &sample[..sample.len().min(WARM_UP)];
+        measure(few.iter(), policy.store_config(bytes_of(few))?)?;
     }
     let mut same_pages = 0;
     let mut algorithms = Vec::new();
-    for (name, codec) in codecs {
-        let measured = measure(sample.iter(), codec)?;
+    for policy in policies {
+        let measured = measure(sample.iter(), policy.store_config(bytes_of(sample))?)?;
         let stats = measured.stats;
         same_pages = stats.same_pages;
         let bytes = (stats.pages_stored - same_pages) * PAGE_SIZE as u64;
@@ -176,7 +189,7 @@ fn estimate(
             })
             .sum();
         algorithms.push(Estimate {
-            algorithm: name.to_string(),
+            algorithm: policy.to_string(),
             ratio: (stats.compr_data_size > 0)
                 .then(|| stats.orig_data_size as f64 / stats.compr_data_size as f64),
             compressed_bytes: whole(stats.compr_data_size),
@@ -188,6 +201,7 @@ fn estimate(
     }
     Ok(Report {
         processes,
+        forbidden_processes: 0,
         pages,
         sampled_pages: sample.len() as u64,
         same_pages,
@@ -206,10 +220,9 @@ struct Measured {
 }
 
 fn measure<'a>(
-    pages: impl ExactSizeIterator<Item = &'a PageBytes>,
-    codec: Arc<dyn Codec>,
+    pages: impl Iterator<Item = &'a PageBytes>,
+    config: Config,
 ) -> anyhow::Result<Measured> {
-    let config = Config::new((pages.len() * PAGE_SIZE) as u64, codec);
     let memory = config
         .memory_bytes()
         .map_err(anyhow::Error::from)
@@ -252,6 +265,10 @@ fn measure<'a>(
     })
 }
 
+fn bytes_of(pages: &[PageBytes]) -> u64 {
+    (pages.len() * PAGE_SIZE) as u64
+}
+
 fn dictionary(sample: &[PageBytes]) -> anyhow::Result<Option<Gain>> {
     if sample.len() < 2 * DICTIONARY_PAGES {
         return Ok(None);
@@ -263,7 +280,10 @@ fn dictionary(sample: &[PageBytes]) -> anyhow::Result<Option<Gain>> {
     let zstd1 = Zstd::new(1)?;
     let dictionary_bytes = learnt.as_bytes().len();
     let with = Arc::new(zstd1.with_dictionary(Arc::new(learnt)));
-    let compressed = |codec| Ok(measure(others(), codec)?.stats.compr_data_size);
+    let compressed = |codec| {
+        let config = Config::new(bytes_of(sample), codec);
+        Ok(measure(others(), config)?.stats.compr_data_size)
+    };
     let compressed: &dyn Fn(Arc<dyn Codec>) -> anyhow::Result<u64> = &compressed;
     let gain = Gain {
         algorithm: "zstd1",
@@ -290,6 +310,14 @@ fn describe(report: &Report) -> String {
         format_size(bytes),
         100.0 * *same_pages as f64 / *sampled_pages as f64
     );
+    if report.forbidden_processes > 0 {
+        // A string takes everything.
+        let _ = writeln!(
+            text,
+            "{} more could not be looked at: that is not permitted here",
+            report.forbidden_processes
+        );
+    }
     let mut table = Table::new(&[
         ("ALGORITHM", Align::Left),
         ("RATIO", Align::Right),
@@ -354,16 +382,21 @@ mod tests {
         (0..count).map(page).collect()
     }
 
-    fn lz4() -> Vec<(&'static str, Arc<dyn Codec>)> {
-        vec![("lz4", plan::codec("lz4").unwrap().1)]
+    fn lz4() -> Policy {
+        Policy::new("lz4", None, None).unwrap()
+    }
+
+    fn whole(pages: &[PageBytes]) -> Stats {
+        let config = lz4().store_config(bytes_of(pages)).unwrap();
+        measure(pages.iter(), config).unwrap().stats
     }
 
     #[test]
     fn a_sample_tells_what_all_pages_take() {
         let all = pages(8192);
         let sample: Vec<PageBytes> = all.iter().skip(512).take(2048).copied().collect();
-        let whole = measure(all.iter(), lz4().remove(0).1).unwrap().stats;
-        let report = estimate(1, all.len() as u64, &sample, lz4()).unwrap();
+        let whole = whole(&all);
+        let report = estimate(1, all.len() as u64, &sample, &[lz4()]).unwrap();
         let found = &report.algorithms[0];
         let near = |estimated: u64, true_value: u64| {
             let error = estimated as f64 / true_value as f64 - 1.0;
@@ -383,10 +416,10 @@ mod tests {
             std::array::from_fn(|at| words.as_bytes()[at % words.len()])
         };
         let all: Vec<PageBytes> = (0..16384).map(text).collect();
-        let whole = measure(all.iter(), lz4().remove(0).1).unwrap().stats;
+        let whole = whole(&all);
         assert!(whole.orig_data_size > 10 * whole.compr_data_size);
         let sample: Vec<PageBytes> = all.iter().step_by(64).copied().collect();
-        let report = estimate(1, all.len() as u64, &sample, lz4()).unwrap();
+        let report = estimate(1, all.len() as u64, &sample, &[lz4()]).unwrap();
         let real = (whole.mem_used_total + whole.table_bytes) as f64;
         let error = report.algorithms[0].memory_bytes as f64 / real - 1.0;
         assert!(error.abs() < 0.05, "{error}");
@@ -394,7 +427,7 @@ mod tests {
 
     #[test]
     fn same_filled_pages_have_no_ratio_and_no_speed() {
-        let report = estimate(1, 64, &[[3; PAGE_SIZE]; 16], lz4()).unwrap();
+        let report = estimate(1, 64, &[[3; PAGE_SIZE]; 16], &[lz4()]).unwrap();
         let found = &report.algorithms[0];
         assert_eq!(
             (report.same_pages, found.ratio, found.write_cpu_seconds),

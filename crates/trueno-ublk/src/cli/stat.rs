@@ -76,6 +76,7 @@ fn describe(stat: &Stat) -> String {
         io_stat: io,
         store,
         classes: _,
+        chosen,
         hardening,
         standby,
         scrub,
@@ -127,6 +128,21 @@ fn describe(stat: &Stat) -> String {
         "huge pages",
         format!("{} (ever {})", mm.huge_pages, mm.huge_pages_since),
     );
+    if chosen.len() > 1 || store.skipped_pages > 0 {
+        for one in chosen {
+            let made = (one.pages - one.in_vain) * 4096;
+            line(
+                &format!("chosen {}", one.algorithm),
+                format!(
+                    "{} pages, ratio {}, {} in vain",
+                    one.pages,
+                    format_ratio(made, one.bytes),
+                    one.in_vain
+                ),
+            );
+        }
+        line("chosen none", format!("{} pages", store.skipped_pages));
+    }
     line("pages read", store.pages_read.to_string());
     line("pages written", store.pages_written.to_string());
     line("pages discarded", io.notify_free.to_string());

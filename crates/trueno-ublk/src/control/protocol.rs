@@ -28,6 +28,7 @@ use serde_json::Value;
 use std::fmt;
 use std::path::PathBuf;
 use trueno_zram_cli::sysfs::{IoStat, MmStat};
+use trueno_zram_store::ChosenStats;
 
 /// The version that this code speaks.
 pub const VERSION: u64 = 1;
@@ -141,6 +142,9 @@ pub struct Stat {
     /// The size classes that have memory: bytes of a slot, slots, objects in them, pages of memory.
     #[serde(default)]
     pub classes: Vec<[u64; 4]>,
+    /// The algorithms that a page can be compressed with, and what became of that in this process.
+    #[serde(default)]
+    pub chosen: Vec<Chosen>,
     /// What keeps it alive under memory pressure.
     pub hardening: harden::Report,
     /// The process that takes over when the daemon dies, where one stands by.
@@ -149,6 +153,30 @@ pub struct Stat {
     /// The scrub under way, or the last one, where this process has done one.
     #[serde(default)]
     pub scrub: Option<Scrub>,
+}
+
+/// What became of the pages that an algorithm was chosen for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chosen {
+    /// Its name.
+    pub algorithm: String,
+    /// Pages, ever.
+    pub pages: u64,
+    /// Those of them that did not get small enough, and were kept as they were.
+    pub in_vain: u64,
+    /// Bytes of the blocks of the others.
+    pub bytes: u64,
+}
+
+impl From<(String, ChosenStats)> for Chosen {
+    fn from((algorithm, stats): (String, ChosenStats)) -> Chosen {
+        Chosen {
+            algorithm,
+            pages: stats.pages,
+            in_vain: stats.in_vain,
+            bytes: stats.bytes,
+        }
+    }
 }
 
 /// The store's numbers that the kernel's zram has no names for.

@@ -26,6 +26,7 @@ pub mod launch;
 mod maintenance;
 pub mod memory;
 pub mod plan;
+pub mod policy;
 pub mod rundir;
 pub mod scrub;
 mod serving;
@@ -564,7 +565,7 @@ impl Parts<'_> {
             transport_reason: chosen.reason,
             disksize: plan.size,
             block_size: plan.block_size,
-            algorithm: plan.algorithm.clone(),
+            algorithm: plan.policy.to_string(),
             streams: device.threads().len(),
             swap: plan.swap,
             memory: memory.describe().to_string(),
@@ -619,6 +620,7 @@ impl Parts<'_> {
             guard,
             run_dir: run_dir.clone(),
             plan: Mutex::new(plan.clone()),
+            codecs: plan.policy.names(),
             io_threads: device.threads().to_vec(),
             buffer_bytes: device.buffer_bytes(),
             inbox: inbox.clone(),

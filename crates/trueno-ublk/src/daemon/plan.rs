@@ -4,13 +4,15 @@
 //! numbers are possible. Whether the machine allows it is found out by the daemon.
 #![forbid(unsafe_code)]
 
+use super::policy::{Policy, PolicyError};
 use crate::ublk::{DEPTH_MAX, ID_MAX};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
-use trueno_zram_core::{Algorithm, Codec, codec_for};
 use trueno_zram_store::{Config, CreateError, Growth};
+
+/// The algorithm of a device where none is given.
+pub const ALGORITHM: &str = "lz4";
 
 /// The priority of a swap device where none is given: above that of swap on a disk (−2), and as
 /// high as that of zram devices set up by the usual tools.
@@ -58,8 +60,8 @@ pub enum Memory {
 pub struct Wishes {
     /// Bytes.
     pub size: u64,
-    /// A name that [`Algorithm`] knows.
-    pub algorithm: String,
+    /// What decides how pages are compressed.
+    pub policy: Option<Policy>,
     /// I/O threads.
     pub queues: Option<u64>,
     /// Requests in flight per queue.
@@ -87,8 +89,9 @@ pub struct Wishes {
 pub struct Plan {
     /// Bytes, a multiple of 4096.
     pub size: u64,
-    /// The algorithm's name, as [`Algorithm`] prints it.
-    pub algorithm: String,
+    /// What decides how pages are compressed.
+    #[serde(flatten)]
+    pub policy: Policy,
     /// I/O threads; none given: as many as the transport finds right.
     pub queues: Option<u16>,
     /// Requests in flight per queue, which is a matter of ublk; none given: the default.
@@ -113,8 +116,8 @@ pub struct Plan {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// The algorithm is unknown, or cannot serve a device.
-    Algorithm(String),
+    /// Pages cannot be compressed so.
+    Policy(PolicyError),
     /// The store does not take the size or limit.
     Store(CreateError),
     /// The device number is higher than there are.
@@ -142,11 +145,7 @@ pub enum PlanError {
 impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PlanError::Algorithm(name) => write!(
-                f,
-                "algorithm {name:?} is not possible for a device: use one of {}",
-                Algorithm::CODECS
-            ),
+            PlanError::Policy(error) => error.fmt(f),
             PlanError::Store(error) => error.fmt(f),
             PlanError::Id(id) => {
                 write!(f, "device id {id} is not possible: give 0 to {ID_MAX}")
@@ -194,15 +193,25 @@ impl std::error::Error for PlanError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             PlanError::Store(error) => std::error::Error::source(error),
+            PlanError::Policy(error) => std::error::Error::source(error),
             _ => None,
         }
+    }
+}
+
+impl From<PolicyError> for PlanError {
+    fn from(error: PolicyError) -> PlanError {
+        PlanError::Policy(error)
     }
 }
 
 impl Plan {
     /// Checks `wishes` and completes them. Touches nothing.
     pub fn new(wishes: Wishes) -> Result<Plan, PlanError> {
-        let algorithm = codec(&wishes.algorithm)?.0.to_string();
+        let policy = match wishes.policy {
+            Some(policy) => policy,
+            None => Policy::new(ALGORITHM, None, None)?,
+        };
         let block_size = match wishes.block_size {
             512 => 512,
             4096 => 4096,
@@ -234,7 +243,7 @@ impl Plan {
         };
         let plan = Plan {
             size: wishes.size,
-            algorithm,
+            policy,
             queues,
             depth,
             mem_limit: wishes.mem_limit,
@@ -254,7 +263,7 @@ impl Plan {
 
     /// The store that this plan asks for.
     pub fn store_config(&self) -> Result<Config, PlanError> {
-        let mut config = Config::new(self.size, codec(&self.algorithm)?.1);
+        let mut config = self.policy.store_config(self.size)?;
         config.mem_limit = self.mem_limit;
         config.growth = match self.memory {
             Memory::OnDemand => Growth::OnDemand,
@@ -295,14 +304,6 @@ fn within<T: Copy + Into<u64> + TryFrom<u64>>(
         .transpose()
 }
 
-/// The algorithm of this name, and its codec. `none` has no codec and is refused: a device always
-/// recognises same-filled pages, and `same-fill` is the name for compressing nothing else.
-pub fn codec(name: &str) -> Result<(Algorithm, Arc<dyn Codec>), PlanError> {
-    let codec = |algorithm| Some((algorithm, codec_for(algorithm).ok()??));
-    let found = name.parse().ok().and_then(codec);
-    found.ok_or_else(|| PlanError::Algorithm(name.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,7 +311,6 @@ mod tests {
     fn wishes() -> Wishes {
         Wishes {
             size: 1 << 30,
-            algorithm: "lz4".to_string(),
             block_size: 4096,
             ..Wishes::default()
         }
@@ -328,13 +328,6 @@ mod tests {
             (refused(|w| w.size = 0), "0"),
             (refused(|w| w.size = 4097), "4097"),
             (refused(|w| w.size = (16 << 40) + 4096), "16 TiB"),
-            (refused(|w| w.algorithm = "lzma".to_string()), "lzma"),
-            (refused(|w| w.algorithm = "lzma".to_string()), "lz4"),
-            (refused(|w| w.algorithm = "none".to_string()), "same-fill"),
-            (
-                refused(|w| w.algorithm = "adaptive".to_string()),
-                "adaptive",
-            ),
             (refused(|w| w.mem_limit = Some(5)), "5"),
             (refused(|w| w.id = Some(1 << 20)), "1048576"),
             (refused(|w| w.block_size = 1024), "1024"),
@@ -355,24 +348,6 @@ mod tests {
             (refused(|w| w.force = true), "--swap"),
         ] {
             assert!(message.contains(value), "{message:?} lacks {value:?}");
-        }
-    }
-
-    #[test]
-    fn the_algorithms_that_a_refusal_offers_are_accepted_and_named_once() {
-        for wrong in ["none", "adaptive", "lzma", ""] {
-            let message = refused(|w| w.algorithm = wrong.to_string());
-            assert_eq!(message.matches("algorithm").count(), 1, "{message}");
-            assert_eq!(message.matches("use one of").count(), 1, "{message}");
-            let (_, offered) = message.split_once("use one of ").unwrap();
-            for name in offered.split(", ").flat_map(|names| names.split(" to ")) {
-                let algorithm = name.to_string();
-                let accepted = Plan::new(Wishes {
-                    algorithm,
-                    ..wishes()
-                });
-                assert!(accepted.is_ok(), "{name}: {accepted:?}");
-            }
         }
     }
 

@@ -829,7 +829,6 @@ mod tests {
         let (_root, run_dir) = run_dir();
         let plan = crate::daemon::Wishes {
             size: 1 << 20,
-            algorithm: "lz4".to_string(),
             block_size: 4096,
             ..Default::default()
         };

@@ -6,7 +6,7 @@ use super::in_use::{Claim, claim, explain};
 use super::scrub::Job;
 use super::standby::{self, Standby};
 use super::{MAIL_SIGNAL, Plan, RunDir, sys};
-use crate::control::protocol::{Info, Op, Removed, Scrub, Stat, StoreStat};
+use crate::control::protocol::{Chosen, Info, Op, Removed, Scrub, Stat, StoreStat};
 use crate::control::server::{Answer, Handler, Mailbox};
 use crate::transport::IoThread;
 use anyhow::{Context as _, bail, ensure};
@@ -26,6 +26,8 @@ pub(super) struct Serving {
     pub run_dir: RunDir,
     /// What a successor would be told.
     pub plan: Mutex<Plan>,
+    /// What can be chosen, by place.
+    pub codecs: Vec<String>,
     pub io_threads: Vec<IoThread>,
     pub buffer_bytes: u64,
     pub inbox: Arc<Mailbox<Removal>>,
@@ -86,9 +88,9 @@ impl Serving {
     }
 
     fn stat(&self) -> anyhow::Result<Stat> {
-        let (stats, classes) = {
+        let (stats, classes, chosen) = {
             let store = self.store()?;
-            (store.stats(), classes(&store))
+            (store.stats(), classes(&store), store.chosen())
         };
         let mut hardening: harden::Report = self
             .guard
@@ -105,6 +107,13 @@ impl Serving {
             io_stat: io_stat(&stats),
             store: store_stat(&stats),
             classes,
+            chosen: self
+                .codecs
+                .iter()
+                .cloned()
+                .zip(chosen)
+                .map(Chosen::from)
+                .collect(),
             hardening,
             standby: Some(self.standby.load(Relaxed)).filter(|pid| *pid != 0),
             scrub: self.scrub.last(),
