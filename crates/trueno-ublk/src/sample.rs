@@ -86,6 +86,7 @@ impl Sources {
     /// kernel's own, which have none; and those that root may not look at, as in a container, which are
     /// [counted](Sources::forbidden).
     pub fn add_all_processes(&mut self) -> anyhow::Result<()> {
+        let mut first = None;
         for entry in std::fs::read_dir("/proc").context("cannot read /proc")? {
             let name = entry.context("cannot read /proc")?.file_name();
             let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -93,14 +94,20 @@ impl Sources {
             };
             if pid != std::process::id() {
                 match self.add_process(pid) {
-                    Err(error) if is_one_of(&error, &FORBIDDEN) => self.forbidden += 1,
+                    Err(error) if is_one_of(&error, &FORBIDDEN) => {
+                        self.forbidden += 1;
+                        first.get_or_insert(error);
+                    }
                     Err(error) if !is_one_of(&error, &GONE) => return Err(error),
                     _ => {}
                 }
             }
         }
         self.list.retain(|(_, pages)| *pages > 0);
-        Ok(())
+        match first {
+            Some(error) if self.list.is_empty() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Processes that could not be looked at.

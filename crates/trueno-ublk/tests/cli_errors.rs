@@ -62,8 +62,12 @@ fn policies_that_cannot_be() {
         "create --size 1G --algorithm adaptive --entropy-routing",
         &["--entropy-routing", "adaptive"],
     );
-    misused("create --size 1G --entropy-routing 9", &["9 bits", "8"]);
+    misused("create --size 1G --entropy-routing 8", &["8 bits", "7.999"]);
     misused("create --size 1G --entropy-routing much", &["\"much\""]);
+    misused(
+        "estimate --all --algorithm lz4 --favour speed",
+        &["--favour speed", "--algorithm adaptive"],
+    );
     misused(
         "estimate --all --algorithm adaptive --favour cheap",
         &["'cheap'"],

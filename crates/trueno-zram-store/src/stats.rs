@@ -195,9 +195,9 @@ pub struct Stats {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChosenStats {
-    /// Pages that it was chosen for.
+    /// How often it was chosen for a page, be that stored in the end or not.
     pub pages: u64,
-    /// Those of them that did not get small enough, and were kept as they were.
+    /// How often of these the block did not get small enough, so that the page is kept as it is.
     pub in_vain: u64,
     /// Bytes of the blocks of the others.
     pub bytes: u64,

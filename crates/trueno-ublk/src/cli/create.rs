@@ -25,12 +25,18 @@ pub struct Args {
         help = format!("How pages are compressed: adaptive, {}", Algorithm::CODECS)
     )]
     algorithm: String,
-    /// With --algorithm adaptive: speed, balanced, memory, or what a byte is worth in nanoseconds
-    /// [default: balanced]
+    /// With --algorithm adaptive: speed, balanced (if not given), memory, or what a byte is worth in
+    /// nanoseconds
     #[arg(long, value_name = "WHAT")]
     favour: Option<String>,
-    /// Keep pages of more than so many bits of entropy per byte as they are [default: 7]
-    #[arg(long, value_name = "BITS", num_args = 0..=1, default_missing_value = "7")]
+    /// Keep pages of more than so many bits of entropy per byte as they are; without BITS: 7
+    #[arg(
+        long,
+        value_name = "BITS",
+        value_parser = bits,
+        num_args = 0..=1,
+        default_missing_value = "7"
+    )]
     entropy_routing: Option<f64>,
     /// I/O threads
     #[arg(
@@ -118,6 +124,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
 fn number(text: &str) -> Result<u64, String> {
     text.parse()
         .map_err(|_| "no whole number below 2^64".to_string())
+}
+
+/// A number of bits, with or without a fraction. Which ones are possible is for the policy to say.
+fn bits(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| "no number of bits".to_string())
 }
 
 /// What was typed, turned into what is meant. Touches nothing.

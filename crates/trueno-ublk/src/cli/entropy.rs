@@ -214,7 +214,10 @@ fn describe(report: &Report) -> String {
         let _ = writeln!(text, "average: {average:.2} bits per byte");
     }
     let _ = if *skipped_pages == 0 {
-        writeln!(text, "recommended threshold: 8, which skips nothing")
+        writeln!(
+            text,
+            "recommended threshold: none, since there is nothing to skip"
+        )
     } else {
         writeln!(
             text,

@@ -127,6 +127,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     } else {
         args.algorithm.iter().map(String::as_str).collect()
     };
+    if let (Some(favour), false) = (&args.favour, names.contains(&"adaptive")) {
+        return Err(Failure::Usage(format!(
+            "--favour {favour} is for adaptive, which is not among the algorithms: add \
+             --algorithm adaptive, or leave --favour out"
+        )));
+    }
     let mut policies = Vec::new();
     for name in names {
         let policy = Policy::new(

@@ -130,7 +130,8 @@ fn describe(stat: &Stat) -> String {
     );
     if chosen.len() > 1 || store.skipped_pages > 0 {
         for one in chosen {
-            let made = (one.pages - one.in_vain) * 4096;
+            // Counted while they change: one may be ahead.
+            let made = one.pages.saturating_sub(one.in_vain) * 4096;
             line(
                 &format!("chosen {}", one.algorithm),
                 format!(

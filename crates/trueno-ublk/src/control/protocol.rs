@@ -160,9 +160,9 @@ pub struct Stat {
 pub struct Chosen {
     /// Its name.
     pub algorithm: String,
-    /// Pages, ever.
+    /// How often, since this process serves the device; a page that is written twice counts twice.
     pub pages: u64,
-    /// Those of them that did not get small enough, and were kept as they were.
+    /// How often of these the block did not get small enough, so that the page is kept as it is.
     pub in_vain: u64,
     /// Bytes of the blocks of the others.
     pub bytes: u64,

@@ -38,7 +38,7 @@ pub enum PolicyError {
     Favour(ParseFavourError),
     /// A preference where nothing is chosen.
     FavourOfOne(String),
-    /// A threshold that no page or each page is above.
+    /// A threshold that no page is above, or every one.
     Entropy(f64),
     /// Two policies at once.
     Two,
@@ -55,12 +55,12 @@ impl fmt::Display for PolicyError {
             PolicyError::Favour(error) => error.fmt(f),
             PolicyError::FavourOfOne(name) => write!(
                 f,
-                "--favour is for --algorithm adaptive, and {name} is always {name}: leave one out"
+                "--favour is for --algorithm adaptive, and this is {name}: give that algorithm, or \
+                 leave --favour out"
             ),
             PolicyError::Entropy(bits) => write!(
                 f,
-                "an entropy threshold of {bits} bits per byte is not possible: give more than 0 \
-                 and at most 8"
+                "an entropy threshold of {bits} bits per byte is not possible: give 0.001 to 7.999"
             ),
             PolicyError::Two => f.write_str(
                 "--algorithm adaptive looks at each page itself: leave --entropy-routing out",
@@ -89,7 +89,7 @@ impl Policy {
             return Err(PolicyError::Two);
         }
         let millibits = |bits: f64| match (bits * 1000.0).round() {
-            thousandths @ 1.0..=8000.0 => Ok(thousandths as u32),
+            thousandths @ 1.0..8000.0 => Ok(thousandths as u32),
             _ => Err(PolicyError::Entropy(bits)),
         };
         let favoured = || favour.unwrap_or("balanced").parse::<Favour>();
