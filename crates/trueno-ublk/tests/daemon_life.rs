@@ -53,6 +53,21 @@ fn signal(signal: &str, pid: u64) {
     assert!(sent.unwrap().success());
 }
 
+/// Kills the daemon of device 0 and waits until that is seen.
+fn kill(bench: &Bench) {
+    signal("-KILL", pid_of(bench, 0));
+    wait_until("it is seen to be dead", || {
+        bench.json("list")[0]["state"] == "dead"
+    });
+}
+
+/// Goes on with device 0; what that says. What is said of the old loop device may come with it.
+fn recover(bench: &Bench) -> serde_json::Value {
+    let recovered = bench.run("recover 0 --json");
+    assert!(recovered.status.success(), "{recovered:?}");
+    serde_json::from_slice(&recovered.stdout).unwrap()
+}
+
 fn pid_of(bench: &Bench, id: u32) -> u64 {
     bench.json(&format!("stat {id}"))["device"]["pid"]
         .as_u64()
@@ -409,10 +424,7 @@ fn a_killed_daemon_is_reported_and_its_remains_are_taken_away() {
     let bench = Bench::new();
     let device = bench.json("create --size 64M --transport loop");
     let kept = keeps_data(&bench);
-    signal("-KILL", pid_of(&bench, 0));
-    wait_until("it is seen to be dead", || {
-        bench.json("list")[0]["state"] == "dead"
-    });
+    kill(&bench);
     let dead = bench.json("list");
     assert_eq!(dead[0]["name"], device["name"]);
     assert_eq!(dead[0]["recoverable"], kept);
@@ -463,13 +475,8 @@ fn the_data_of_a_killed_daemon_is_recovered_under_another_loop_device() {
     client::request(&bench.run_dir().join("0.sock"), &limit).unwrap();
     for round in 1..=3 {
         let before = bench.json("stat 0");
-        signal("-KILL", pid_of(&bench, 0));
-        wait_until("it is seen to be dead", || {
-            bench.json("list")[0]["state"] == "dead"
-        });
-        let recovered = bench.run("recover 0 --json");
-        assert!(recovered.status.success(), "{recovered:?}");
-        let recovered: serde_json::Value = serde_json::from_slice(&recovered.stdout).unwrap();
+        kill(&bench);
+        let recovered = recover(&bench);
         let name = recovered["name"].as_str().unwrap();
         let after = bench.json("stat 0");
         for figure in ["orig_data_size", "compr_data_size", "mem_limit"] {
@@ -501,10 +508,7 @@ fn a_recovery_that_fails_leaves_the_data() {
     if !common::can("a tmpfs that is not swapped", keeps_data(&bench)) {
         return;
     }
-    signal("-KILL", pid_of(&bench, 0));
-    wait_until("it is seen to be dead", || {
-        bench.json("list")[0]["state"] == "dead"
-    });
+    kill(&bench);
     let plan = bench.run_dir().join("0.plan");
     let whole = std::fs::read_to_string(&plan).unwrap();
     for (wrong, words) in [
@@ -897,6 +901,7 @@ fn policies_look_at_each_page_and_their_devices_outlive_their_daemons() {
         return;
     }
     let pages = mixed_pages(4096);
+    let mut adaptive = Vec::new();
     for (options, shown, codecs) in [
         ("--algorithm adaptive", "adaptive(balanced)", 4),
         (
@@ -930,20 +935,15 @@ fn policies_look_at_each_page_and_their_devices_outlive_their_daemons() {
         let encoded = number(&stat["store"]["bytes_encoded"]);
         assert_eq!(sum("bytes") + raw, encoded, "{options}: {stat}");
         if codecs == 4 {
-            let used = chosen.iter().filter(|one| number(&one["pages"]) > 0);
-            assert!(used.count() >= 2, "{options}: {stat}");
+            let pages = chosen.iter().map(|one| number(&one["pages"]));
+            adaptive.push(pages.collect::<Vec<u64>>());
         }
         let text = bench.done("stat 0");
         assert!(text.contains("chosen none"), "{text}");
 
         if keeps_data(&bench) {
-            signal("-KILL", pid_of(&bench, 0));
-            wait_until("it is seen to be dead", || {
-                bench.json("list")[0]["state"] == "dead"
-            });
-            let recovered = bench.run("recover 0 --json");
-            assert!(recovered.status.success(), "{recovered:?}");
-            let recovered: serde_json::Value = serde_json::from_slice(&recovered.stdout).unwrap();
+            kill(&bench);
+            let recovered = recover(&bench);
             assert_eq!(recovered["algorithm"], shown);
             let mut back = vec![0; pages.len()];
             let name = recovered["name"].as_str().unwrap();
@@ -954,4 +954,8 @@ fn policies_look_at_each_page_and_their_devices_outlive_their_daemons() {
             assert!(back == pages, "{options}: other pages after a recovery");
         }
     }
+    // The program's pages are other ones in each build; that the price decides is not.
+    let used = |codec: usize| adaptive.iter().any(|pages| pages[codec] > 0);
+    assert!((0..4).filter(|codec| used(*codec)).count() >= 2);
+    assert_ne!(adaptive[0], adaptive[1], "--favour changes nothing");
 }
