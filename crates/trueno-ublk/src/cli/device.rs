@@ -5,8 +5,21 @@ use crate::control::protocol::{Info, Op};
 use crate::daemon::RunDir;
 use crate::daemon::rundir::{Phase, State};
 use anyhow::{Context as _, bail};
+use clap::builder::NonEmptyStringValueParser;
 use std::io;
 use std::path::{Path, PathBuf};
+
+// The argument of commands that are about one device. A doc comment would become theirs.
+#[derive(Debug, clap::Args)]
+pub struct Named {
+    /// The device: its number or its path
+    #[arg(
+        id = "device",
+        value_name = "DEVICE",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
+    pub name: String,
+}
 
 /// A device that is there.
 pub struct Found {

@@ -5,14 +5,12 @@ use super::device::{self, Found, Standing};
 use super::{Failure, daemon as daemon_command};
 use crate::daemon::{Errand, RunDir, sys};
 use anyhow::bail;
-use clap::builder::NonEmptyStringValueParser;
 use std::io::Write as _;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The device: its number or its path
-    #[arg(value_parser = NonEmptyStringValueParser::new())]
-    device: String,
+    #[command(flatten)]
+    device: device::Named,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -23,7 +21,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         return Err(anyhow::anyhow!("recovering a device needs root: run it with sudo").into());
     }
     let run_dir = RunDir::from_environment();
-    let found = device::find(&run_dir, &args.device)?;
+    let found = device::find(&run_dir, &args.device.name)?;
     possible(&found)?;
     let info = daemon_command::start(&Errand::Recover(found.id))?;
     if let Some(old) = found.name.filter(|old| *old != info.name) {

@@ -8,7 +8,6 @@ use crate::daemon::in_use::explain;
 use crate::daemon::rundir::State;
 use crate::daemon::{self, RunDir, sys};
 use anyhow::{Context as _, bail, ensure};
-use clap::builder::NonEmptyStringValueParser;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,9 +18,8 @@ const END_LIMIT: Duration = Duration::from_secs(120);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The device: its number or its path
-    #[arg(value_parser = NonEmptyStringValueParser::new())]
-    device: String,
+    #[command(flatten)]
+    device: device::Named,
     /// Also while it is mounted; swap of a living daemon is brought back to memory first
     #[arg(long)]
     force: bool,
@@ -29,7 +27,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<(), Failure> {
     let run_dir = RunDir::from_environment();
-    let found = device::find(&run_dir, &args.device)?;
+    let found = device::find(&run_dir, &args.device.name)?;
     match &found.standing {
         Standing::Serving(info) => serving(&run_dir, info, args.force)?,
         Standing::Starting => return Err(anyhow::anyhow!(found.explain()).into()),

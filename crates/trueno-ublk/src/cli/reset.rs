@@ -4,19 +4,17 @@ use super::{Failure, device, output};
 use crate::control::client;
 use crate::control::protocol::Op;
 use crate::daemon::RunDir;
-use clap::builder::NonEmptyStringValueParser;
 use serde_json::Value;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The device: its number or its path
-    #[arg(value_parser = NonEmptyStringValueParser::new())]
-    device: String,
+    #[command(flatten)]
+    device: device::Named,
 }
 
 pub fn run(args: &Args) -> Result<(), Failure> {
     let run_dir = RunDir::from_environment();
-    let info = device::find_serving(&run_dir, &args.device)?;
+    let info = device::find_serving(&run_dir, &args.device.name)?;
     client::request_as::<Value>(&run_dir.socket(info.id), &Op::Reset)?;
     output::print(&format!("{} is empty\n", info.name.display()))?;
     Ok(())

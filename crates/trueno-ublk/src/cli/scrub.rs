@@ -6,7 +6,6 @@ use crate::control::protocol::{Info, Op, Scrub, ScrubPhase};
 use crate::daemon::RunDir;
 use crate::daemon::scrub::RATE_MIN;
 use anyhow::Context as _;
-use clap::builder::NonEmptyStringValueParser;
 use std::fmt::Write as _;
 use std::time::Duration;
 use trueno_zram_cli::human::parse_size;
@@ -27,9 +26,8 @@ const RATE: &str = "256M";
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// The device: its number or its path
-    #[arg(value_parser = NonEmptyStringValueParser::new())]
-    device: String,
+    #[command(flatten)]
+    device: device::Named,
     /// The most bytes of uncompressed pages to check in a second
     #[arg(long, value_name = "SIZE", default_value = RATE)]
     rate: String,
@@ -50,7 +48,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         )));
     }
     let run_dir = RunDir::from_environment();
-    let info = device::find_serving(&run_dir, &args.device)?;
+    let info = device::find_serving(&run_dir, &args.device.name)?;
     let socket = run_dir.socket(info.id);
     let scrub = if args.stop {
         client::request_as(&socket, &Op::ScrubStop)?

@@ -5,7 +5,6 @@ use crate::control::client;
 use crate::control::protocol::{Info, Op};
 use crate::daemon::RunDir;
 use anyhow::{Context as _, bail};
-use clap::builder::NonEmptyStringValueParser;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,9 +13,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The device: its number or its path
-    #[arg(value_parser = NonEmptyStringValueParser::new())]
-    device: String,
+    #[command(flatten)]
+    device: device::Named,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -24,7 +22,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<(), Failure> {
     let run_dir = RunDir::from_environment();
-    let info = device::find_serving(&run_dir, &args.device)?;
+    let info = device::find_serving(&run_dir, &args.device.name)?;
     let program = std::env::current_exe().context("cannot find out which program this is")?;
     let socket = run_dir.socket(info.id);
     let successor: u32 = client::request_as(&socket, &Op::HandOver { program })?;
