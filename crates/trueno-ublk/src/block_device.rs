@@ -10,7 +10,7 @@ use trueno_zram_core::{Choice, Codec, Compressor, PAGE_SIZE, codec_for};
 use trueno_zram_store::{Config, CreateError, Memory, Store};
 
 /// The default entropy threshold, in bits per byte: noisier pages are kept as they are.
-pub const ENTROPY_THRESHOLD: f64 = 7.0;
+pub const ENTROPY_THRESHOLD: f64 = EntropySelector::SKIP_ABOVE;
 
 /// A compressed RAM disk in this process: bytes in, bytes out, kept compressed in between.
 ///

@@ -39,7 +39,7 @@ counters! {
     // Gauges.
     pages_stored, zero_pages, same_pages, huge_pages, compressed_pages, objects, compr_bytes,
     // Counters.
-    huge_pages_since, skipped_pages, pages_tried, pages_compressed,
+    huge_pages_since, skipped_pages, pages_compressed,
     pages_written, pages_read, pages_discarded, bytes_encoded,
     failed_reads, failed_writes, invalid_io, damaged_objects, failed_limit, failed_memory,
 }
@@ -237,7 +237,7 @@ impl Stats {
             pages_written: counters.pages_written.get(),
             pages_read: counters.pages_read.get(),
             notify_free: counters.pages_discarded.get(),
-            pages_tried: counters.pages_tried.get(),
+            pages_tried: counters.chosen.iter().map(|one| one.pages.get()).sum(),
             pages_compressed: counters.pages_compressed.get(),
             skipped_pages: counters.skipped_pages.get(),
             bytes_encoded: counters.bytes_encoded.get(),

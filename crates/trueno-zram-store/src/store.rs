@@ -954,7 +954,6 @@ impl Worker {
                 counters.skipped_pages.add(1);
                 return Encoded::Huge;
             };
-            counters.pages_tried.add(1);
             let chosen = &counters.chosen[place];
             chosen.pages.add(1);
             match codec.compress(page, &mut block[..BLOCK_MAX], scratch) {

@@ -623,7 +623,6 @@ impl Parts<'_> {
             guard,
             run_dir: run_dir.clone(),
             plan: Mutex::new(plan.clone()),
-            codecs: plan.policy.names(),
             io_threads: device.threads().to_vec(),
             buffer_bytes: device.buffer_bytes(),
             inbox: inbox.clone(),

@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use trueno_zram_cli::sysfs::{IoStat, MmStat};
 use trueno_zram_store::{Stats, Store};
 
@@ -26,8 +26,6 @@ pub(super) struct Serving {
     pub run_dir: RunDir,
     /// What a successor would be told.
     pub plan: Mutex<Plan>,
-    /// What can be chosen, by place.
-    pub codecs: Vec<String>,
     pub io_threads: Vec<IoThread>,
     pub buffer_bytes: u64,
     pub inbox: Arc<Mailbox<Removal>>,
@@ -87,7 +85,12 @@ impl Serving {
         self.store.upgrade().context("the device is being removed")
     }
 
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn stat(&self) -> anyhow::Result<Stat> {
+        let codecs = self.plan().policy.names();
         let (stats, classes, chosen) = {
             let store = self.store()?;
             (store.stats(), classes(&store), store.chosen())
@@ -107,13 +110,7 @@ impl Serving {
             io_stat: io_stat(&stats),
             store: store_stat(&stats),
             classes,
-            chosen: self
-                .codecs
-                .iter()
-                .cloned()
-                .zip(chosen)
-                .map(Chosen::from)
-                .collect(),
+            chosen: codecs.into_iter().zip(chosen).map(Chosen::from).collect(),
             hardening,
             standby: Some(self.standby.load(Relaxed)).filter(|pid| *pid != 0),
             scrub: self.scrub.last(),
@@ -144,7 +141,7 @@ impl Serving {
 
     fn mem_limit(&self, bytes: Option<u64>) -> anyhow::Result<()> {
         self.store()?.set_mem_limit(bytes)?;
-        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut plan = self.plan();
         plan.mem_limit = bytes;
         if self.run_dir.keeps(self.info.id) {
             self.run_dir.write_plan(self.info.id, &plan)?;
