@@ -64,6 +64,12 @@ impl Sources {
         Ok(())
     }
 
+    /// Adds the pages at these addresses of a process, whatever they hold.
+    pub fn add_addresses(&mut self, pid: u32, addresses: Vec<u64>) {
+        let pages = addresses.len() as u64;
+        self.list.push((Source::Process(pid, addresses), pages));
+    }
+
     /// Adds the memory of a process; once, however often it is given.
     pub fn add_process(&mut self, pid: u32) -> anyhow::Result<()> {
         ensure!(
@@ -123,6 +129,35 @@ impl Sources {
     /// All their pages.
     pub fn pages(&self) -> u64 {
         self.list.iter().map(|(_, pages)| pages).sum()
+    }
+
+    /// Where page `index` of all lies, if that is in a process.
+    pub fn address(&self, index: u64) -> Option<u64> {
+        match self.find(index)? {
+            (Source::File(_), _) => None,
+            (Source::Process(_, addresses), index) => addresses.get(index as usize).copied(),
+        }
+    }
+
+    /// Page `index` of all, if there are so many and it is still there.
+    pub fn page(&self, index: u64) -> anyhow::Result<Option<PageBytes>> {
+        let Some((source, index)) = self.find(index) else {
+            return Ok(None);
+        };
+        let mut page = [0; PAGE_SIZE];
+        let is_there = source.open()?.read(index, &mut page)?;
+        Ok(is_there.then_some(page))
+    }
+
+    /// The source that has page `index` of all, and which of its pages that is.
+    fn find(&self, mut index: u64) -> Option<(&Source, u64)> {
+        for (source, pages) in &self.list {
+            if index < *pages {
+                return Some((source, index));
+            }
+            index -= pages;
+        }
+        None
     }
 
     /// At most `limit` pages, spread over all; pages that are gone are left out.
@@ -206,6 +241,11 @@ impl Reader<'_> {
 /// What the kernel says of a process that has ended, and of one that is not to be looked at.
 const GONE: [i32; 2] = [libc::ENOENT, libc::ESRCH];
 const FORBIDDEN: [i32; 2] = [libc::EACCES, libc::EPERM];
+
+/// Whether somebody else may be permitted what `error` says that we are not.
+pub fn is_forbidden(error: &anyhow::Error) -> bool {
+    is_one_of(error, &FORBIDDEN)
+}
 
 fn is_one_of(error: &anyhow::Error, numbers: &[i32]) -> bool {
     let error = error.downcast_ref::<io::Error>();

@@ -81,7 +81,7 @@ fn arguments_that_make_no_sense() {
         &[
             "no command",
             "create, remove, recover, upgrade, reset, list, stat, scrub, compact, find, entropy, \
-             estimate",
+             estimate, explain",
         ],
     );
     misused("frobnicate", &["\"frobnicate\"", "create, remove"]);
@@ -174,6 +174,48 @@ fn nothing_to_look_at() {
     ] {
         let sentence = bench.refused(line, 1);
         assert!(sentence.contains(word), "{sentence}");
+    }
+}
+
+#[test]
+fn no_page_to_explain() {
+    misused("explain", &["PATH", "missing"]);
+    misused("explain /bin/sh --pid 1", &["PATH", "--pid"]);
+    misused("explain /bin/sh --page x", &["--page", "\"x\""]);
+    misused("explain /bin/sh --address 1000", &["PATH", "--address"]);
+    misused(
+        "explain --pid 1 --address 1000 --page 1",
+        &["--page", "--address"],
+    );
+    misused("explain --pid 1 --address 7g", &["\"7g\"", "hexadecimal"]);
+    misused(
+        "explain /bin/sh --favour cheap",
+        &["--favour", "'cheap'", "speed, balanced, memory"],
+    );
+    let bench = Bench::new();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pages");
+    let file = file.to_str().unwrap();
+    std::fs::write(file, "").unwrap();
+    let empty = bench.refused(&format!("explain {file}"), 1);
+    assert!(empty.contains("has no pages"), "{empty}");
+    std::fs::write(file, [1; 4097]).unwrap();
+    let beyond = bench.refused(&format!("explain {file} --page 2"), 1);
+    assert!(beyond.contains("no page 2: give --page 0 to 1"), "{beyond}");
+    let us = std::process::id();
+    for (line, words) in [
+        ("/nothing".to_string(), "cannot open /nothing"),
+        ("/".to_string(), "neither a file nor a block device"),
+        // Above the highest number that a process may have.
+        ("--pid 4194305".to_string(), "no process 4194305"),
+        (format!("--pid {us} --address 0x10"), "no memory at 0x10"),
+        (
+            format!("--pid {us} --address ffffffffffffffff"),
+            "no memory at 0xffffffffffffffff",
+        ),
+    ] {
+        let sentence = bench.refused(&format!("explain {line}"), 1);
+        assert!(sentence.contains(words), "{sentence}");
     }
 }
 

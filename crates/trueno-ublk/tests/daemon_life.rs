@@ -865,6 +865,11 @@ fn an_estimate_tells_what_a_device_takes() {
     }
 
     // The same bytes, seen on the device.
+    let explained = bench.json(&format!("explain {name} --page 0"));
+    assert_eq!(
+        (&explained["source"], &explained["page"]),
+        (&name.clone().into(), &0.into())
+    );
     let entropy = bench.json(&format!("entropy {name} --pages 65536"));
     assert_eq!(entropy["pages"], 65536);
     let sum: u64 = entropy["bands"]

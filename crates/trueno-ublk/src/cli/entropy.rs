@@ -43,7 +43,7 @@ pub struct Args {
 }
 
 /// What the entropy policy does with pages of a band.
-fn route(band: EntropyLevel) -> &'static str {
+pub fn route(band: EntropyLevel) -> &'static str {
     match band {
         EntropyLevel::VeryLow | EntropyLevel::Low => "batch",
         EntropyLevel::Medium | EntropyLevel::High => "simd",

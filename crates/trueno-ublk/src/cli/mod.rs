@@ -10,6 +10,7 @@ mod daemon;
 mod device;
 mod entropy;
 mod estimate;
+mod explain;
 mod find;
 mod list;
 mod recover;
@@ -55,6 +56,7 @@ enum Command {
     Find(find::Args),
     Entropy(entropy::Args),
     Estimate(estimate::Args),
+    Explain(explain::Args),
     /// Serve the device that the errand on standard input describes
     #[command(hide = true)]
     Daemon,
@@ -99,6 +101,7 @@ pub fn main() -> ExitCode {
         Ok(Command::Find(args)) => find::run(&args),
         Ok(Command::Entropy(args)) => entropy::run(&args),
         Ok(Command::Estimate(args)) => estimate::run(&args),
+        Ok(Command::Explain(args)) => explain::run(&args),
         // It reports to its parent itself, or to its log.
         Ok(Command::Daemon) => return daemon::run(),
     };
