@@ -363,6 +363,51 @@ mod tests {
         assert_eq!(Plan::new(wishes()).unwrap().memory, Memory::OnDemand);
     }
 
+    /// Lines that devices in use have lying in the run directory.
+    #[test]
+    fn plans_of_earlier_versions_are_understood() {
+        let first = concat!(
+            r#"{"size":1073741824,"algorithm":"zstd1","queues":2,"depth":null,"mem_limit":null,"#,
+            r#""id":0,"block_size":4096,"transport":"ublk","swap":100,"#,
+            r#""memory":{"reserve":33554432},"force":false}"#
+        );
+        let plan: Plan = serde_json::from_str(first).unwrap();
+        assert_eq!(plan.policy, Policy::new("zstd1", None, None).unwrap());
+        assert_eq!(
+            (plan.swap, plan.memory),
+            (Some(100), Memory::Reserve(32 << 20))
+        );
+        assert_eq!(plan.store_config().unwrap().codecs.len(), 1);
+
+        let without_codecs = concat!(
+            r#"{"size":67108864,"algorithm":"adaptive","favour":"balanced","queues":null,"#,
+            r#""depth":null,"mem_limit":null,"id":null,"block_size":4096,"transport":"auto","#,
+            r#""swap":null,"memory":"on_demand","force":false}"#
+        );
+        let plan: Plan = serde_json::from_str(without_codecs).unwrap();
+        let mut names = plan.policy.names();
+        names.sort();
+        assert_eq!(names, ["lz4", "zstd(level=-1)", "zstd1", "zstd3"]);
+        assert_eq!(plan.store_config().unwrap().codecs.len(), 4);
+
+        let mut later: serde_json::Value = serde_json::from_str(without_codecs).unwrap();
+        later["codecs"] = serde_json::json!(["lz4", "lz5"]);
+        let later: Plan = serde_json::from_value(later).unwrap();
+        let refused = later.store_config().err().unwrap().to_string();
+        assert!(refused.contains("\"lz5\""), "{refused}");
+    }
+
+    #[test]
+    fn a_plan_names_the_codecs_that_pages_may_have() {
+        let policy = Policy::new("adaptive", None, None).ok();
+        let plan = Plan::new(Wishes { policy, ..wishes() }).unwrap();
+        let written = serde_json::to_value(&plan).unwrap();
+        assert_eq!(written["codecs"], serde_json::json!(plan.policy.names()));
+        assert_eq!(serde_json::from_value::<Plan>(written).unwrap(), plan);
+        let plan = Plan::new(wishes()).unwrap();
+        assert!(serde_json::to_value(&plan).unwrap().get("codecs").is_none());
+    }
+
     #[test]
     fn a_plan_survives_its_way_to_the_daemon() {
         let plan = Plan::new(Wishes {

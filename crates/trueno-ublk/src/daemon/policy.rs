@@ -15,7 +15,8 @@ use trueno_zram_adaptive::{EntropySelector, Favour, ModelSelector, ParseFavourEr
 use trueno_zram_core::{Algorithm, Choice, Codec, Selector, codec_for};
 use trueno_zram_store::Config;
 
-/// What decides how pages are compressed. What was written by an earlier version has an algorithm only.
+/// What decides how pages are compressed. What was written by an earlier version has an algorithm only,
+/// or names no codecs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// The algorithm's name, as [`Algorithm`] prints it.
@@ -26,7 +27,14 @@ pub struct Policy {
     /// Thousandths of a bit per byte above which pages are kept as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entropy_millibits: Option<u32>,
+    /// With `adaptive`: the codecs that pages may have been compressed with, which need not be those that
+    /// this version would choose among.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub codecs: Vec<String>,
 }
+
+/// The codecs of `adaptive` where a device's plan does not name them, as it did not at first.
+const CODECS_AT_FIRST: [&str; 4] = ["lz4", "zstd(level=-1)", "zstd1", "zstd3"];
 
 /// Why there is no such policy.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +42,8 @@ pub struct Policy {
 pub enum PolicyError {
     /// No algorithm of that name, or none that a device can use.
     Algorithm(String),
+    /// A codec of a device that an other version made.
+    Codec(String),
     /// No preference and no price.
     Favour(ParseFavourError),
     /// A preference where nothing is chosen.
@@ -51,6 +61,11 @@ impl fmt::Display for PolicyError {
                 f,
                 "algorithm {name:?} is not possible for a device: use one of adaptive, {}",
                 Algorithm::CODECS
+            ),
+            PolicyError::Codec(name) => write!(
+                f,
+                "the device may hold pages that were compressed by {name:?}, which this version of \
+                 trueno-ublk does not know: go on with it by the version that made it"
             ),
             PolicyError::Favour(error) => error.fmt(f),
             PolicyError::FavourOfOne(name) => write!(
@@ -100,17 +115,26 @@ impl Policy {
                 false => None,
             },
             entropy_millibits: entropy.map(millibits).transpose()?,
+            codecs: match adaptive {
+                true => CANDIDATES.map(|candidate| candidate.to_string()).to_vec(),
+                false => Vec::new(),
+            },
         };
         policy.codecs()?;
         Ok(policy)
     }
 
-    /// Names of the codecs, by the places that choices have.
+    /// Names of the codecs, by the places that choices have: those that can be chosen come first.
     pub fn names(&self) -> Vec<String> {
-        match self.favour {
-            Some(_) => CANDIDATES.map(|algorithm| algorithm.to_string()).to_vec(),
-            None => vec![self.algorithm.clone()],
+        if self.favour.is_none() {
+            return vec![self.algorithm.clone()];
         }
+        let mut names = match self.codecs.is_empty() {
+            true => CODECS_AT_FIRST.map(str::to_string).to_vec(),
+            false => self.codecs.clone(),
+        };
+        names.sort_by_key(|name| candidate(name).is_none());
+        names
     }
 
     /// The store of `size` bytes that compresses so.
@@ -134,24 +158,39 @@ impl Policy {
             codec_for(algorithm).ok()?
         };
         let names = self.names();
-        let codecs = names
-            .iter()
-            .map(|name| codec(name).ok_or_else(|| PolicyError::Algorithm(name.clone())));
+        let codecs = names.iter().map(|name| {
+            codec(name).ok_or_else(|| match self.favour {
+                Some(_) => PolicyError::Codec(name.clone()),
+                None => PolicyError::Algorithm(name.clone()),
+            })
+        });
         codecs.collect()
     }
 
     fn selector(&self) -> Result<Option<Arc<dyn Selector>>, PolicyError> {
         if let Some(favour) = &self.favour {
             let favour = favour.parse().map_err(PolicyError::Favour)?;
-            let selector = ModelSelector::new(favour, &CANDIDATES)
-                .map_err(|unknown| PolicyError::Algorithm(unknown.0.to_string()))?;
+            let names = self.names();
+            let candidates: Vec<Algorithm> = names.iter().filter_map(|n| candidate(n)).collect();
+            let selector = ModelSelector::new(favour, &candidates)
+                .map_err(|unknown| PolicyError::Codec(unknown.0.to_string()))?;
             return Ok(Some(Arc::new(selector)));
         }
         Ok(self.entropy_millibits.map(|millibits| {
-            let bits = f64::from(millibits) / 1000.0;
-            Arc::new(EntropySelector::new(bits, Choice::Codec(0))) as Arc<dyn Selector>
+            Arc::new(EntropySelector::new(bits(millibits), Choice::Codec(0))) as Arc<dyn Selector>
         }))
     }
+}
+
+/// Bits that so many thousandths are.
+fn bits(millibits: u32) -> f64 {
+    f64::from(millibits) / 1000.0
+}
+
+/// What the model can choose by that name.
+fn candidate(name: &str) -> Option<Algorithm> {
+    let mut all = CANDIDATES.into_iter();
+    all.find(|candidate| candidate.to_string() == name)
 }
 
 /// One word, for a column: `lz4`, `lz4+entropy(7)`, `adaptive(balanced)`.
@@ -162,7 +201,7 @@ impl fmt::Display for Policy {
             write!(f, "({favour})")?;
         }
         if let Some(millibits) = self.entropy_millibits {
-            write!(f, "+entropy({})", f64::from(millibits) / 1000.0)?;
+            write!(f, "+entropy({})", bits(millibits))?;
         }
         Ok(())
     }
@@ -213,14 +252,24 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_version_wrote_is_understood() {
-        let policy: Policy = serde_json::from_str(r#"{"algorithm":"zstd1","later":1}"#).unwrap();
-        assert_eq!(policy, Policy::new("zstd1", None, None).unwrap());
-        assert_eq!(policy.store_config(4096).unwrap().codecs.len(), 1);
-        let adaptive = Policy::new("adaptive", Some("memory"), None).unwrap();
-        assert_eq!(
-            adaptive.names().len(),
-            adaptive.store_config(4096).unwrap().codecs.len()
-        );
+    fn a_codec_that_is_chosen_no_longer_is_still_there_to_read() {
+        let mut policy = Policy::new("adaptive", None, None).unwrap();
+        policy.codecs = ["lz4hc", "zstd1", "zstd(level=7)", "lz4"]
+            .map(str::to_string)
+            .to_vec();
+        assert_eq!(policy.names(), ["zstd1", "lz4", "lz4hc", "zstd(level=7)"]);
+        let config = policy.store_config(4096).unwrap();
+        assert_eq!(config.codecs.len(), 4);
+        // Of the two that can be chosen, by the places that these have.
+        let page = std::array::from_fn(|at| b"the quick brown fox jumps over "[at * at % 31]);
+        for (favour, place) in [("speed", 1), ("memory", 0)] {
+            policy.favour = Some(favour.to_string());
+            let selector = policy.store_config(4096).unwrap().selector;
+            assert_eq!(selector.select(&page), Choice::Codec(place), "{favour}");
+        }
+        policy.codecs.push("lzma".to_string());
+        let refused = policy.store_config(4096).err().unwrap().to_string();
+        assert!(refused.contains("\"lzma\""), "{refused}");
+        assert!(refused.contains("the version that made it"), "{refused}");
     }
 }
