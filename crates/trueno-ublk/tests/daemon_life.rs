@@ -4,6 +4,7 @@
 mod common;
 
 use common::{Bench, Mounted, can_make_devices};
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
@@ -865,6 +866,8 @@ fn an_estimate_tells_what_a_device_takes() {
     }
 
     // The same bytes, seen on the device.
+    let first = bench.json(&format!("explain --pid {us} --page 0"));
+    assert_eq!(first["address"], addresses[0]);
     let explained = bench.json(&format!("explain {name} --page 0"));
     assert_eq!(
         (&explained["source"], &explained["page"]),
@@ -908,18 +911,30 @@ fn policies_look_at_each_page_and_their_devices_outlive_their_daemons() {
     let pages = mixed_pages(4096);
     let mut adaptive = Vec::new();
     for (options, shown, codecs) in [
-        ("--algorithm adaptive", "adaptive(balanced)", 4),
         (
-            "--algorithm adaptive --favour memory",
-            "adaptive(memory)",
+            "--algorithm adaptive",
+            json!(["adaptive", "balanced", null]),
             4,
         ),
-        ("--algorithm zstd1 --entropy-routing", "zstd1+entropy(7)", 1),
-        ("--entropy-routing 7.5", "lz4+entropy(7.5)", 1),
+        (
+            "--algorithm adaptive --favour memory",
+            json!(["adaptive", "memory", null]),
+            4,
+        ),
+        (
+            "--algorithm zstd1 --entropy-routing",
+            json!(["zstd1", null, 7.0]),
+            1,
+        ),
+        ("--entropy-routing 7.5", json!(["lz4", null, 7.5]), 1),
     ] {
+        let asked = |device: &serde_json::Value| {
+            json!(["algorithm", "favour", "entropy_bits"].map(|key| device.get(key).unwrap()))
+        };
         let bench = Bench::new();
         let device = bench.json(&format!("create --size 64M --transport loop {options}"));
-        assert_eq!(device["algorithm"], shown);
+        assert_eq!(asked(&device), shown);
+        assert_eq!(asked(&bench.json("list")[0]), shown);
         let name = device["name"].as_str().unwrap().to_string();
         let mut file = OpenOptions::new().write(true).open(&name).unwrap();
         file.write_all(&pages).unwrap();
@@ -928,6 +943,7 @@ fn policies_look_at_each_page_and_their_devices_outlive_their_daemons() {
 
         // Every page that is not same-filled was chosen for once, the noise to be kept.
         let stat = bench.json("stat 0");
+        assert_eq!(asked(&stat["device"]), shown);
         let number = |value: &serde_json::Value| value.as_u64().unwrap();
         let chosen = stat["chosen"].as_array().unwrap();
         assert_eq!(chosen.len(), codecs);
@@ -949,7 +965,7 @@ fn policies_look_at_each_page_and_their_devices_outlive_their_daemons() {
         if keeps_data(&bench) {
             kill(&bench);
             let recovered = recover(&bench);
-            assert_eq!(recovered["algorithm"], shown);
+            assert_eq!(asked(&recovered), shown);
             let mut back = vec![0; pages.len()];
             let name = recovered["name"].as_str().unwrap();
             std::fs::File::open(name)

@@ -231,14 +231,14 @@ fn announcement(info: &Info) -> String {
         id,
         transport,
         transport_reason,
-        algorithm,
+        asked,
         ..
     } = info;
     let name = info.name.display();
     let size = format_size(info.disksize);
     let mut text = format!(
         "{name}\n\
-         device {id}: {size}, {algorithm}\n\
+         device {id}: {size}, {asked}\n\
          {transport}: {transport_reason}\n"
     );
     match info.swap {

@@ -4,7 +4,7 @@
 //! algorithm. What is printed was measured on these pages, and multiplied by how many there are.
 
 use super::{Failure, output};
-use crate::daemon::policy::Policy;
+use crate::daemon::policy::{Asked, Policy};
 use crate::daemon::sys;
 use crate::sample::Sources;
 use anyhow::{Context as _, ensure};
@@ -94,7 +94,8 @@ struct Report {
 /// What a device would do with all the pages.
 #[derive(Debug, Serialize)]
 struct Estimate {
-    algorithm: String,
+    #[serde(flatten)]
+    asked: Asked,
     /// Bytes of the pages for each compressed byte; pages that are one repeated word take none. None
     /// where all are.
     ratio: Option<f64>,
@@ -195,7 +196,7 @@ fn estimate(
             })
             .sum();
         algorithms.push(Estimate {
-            algorithm: policy.to_string(),
+            asked: policy.asked(),
             ratio: (stats.compr_data_size > 0)
                 .then(|| stats.orig_data_size as f64 / stats.compr_data_size as f64),
             compressed_bytes: whole(stats.compr_data_size),
@@ -335,7 +336,7 @@ fn describe(report: &Report) -> String {
     let number = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.2}"));
     for estimate in &report.algorithms {
         table.row(vec![
-            estimate.algorithm.clone(),
+            estimate.asked.to_string(),
             number(estimate.ratio),
             format_size(estimate.memory_bytes),
             format_size(bytes.saturating_sub(estimate.memory_bytes)),

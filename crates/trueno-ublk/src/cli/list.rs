@@ -77,7 +77,7 @@ fn table(rows: &[Row], bytes: bool) -> Table {
         list::Row {
             name: info.name.display().to_string(),
             disksize: info.disksize,
-            algorithm: info.algorithm.clone(),
+            algorithm: info.asked.to_string(),
             streams: Some(info.streams as u64),
             mm_stat: stat.mm_stat,
             more: vec![info.id.to_string(), info.transport.clone()],

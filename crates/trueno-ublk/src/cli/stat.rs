@@ -97,7 +97,7 @@ fn describe(stat: &Stat) -> String {
         format!("{}: {}", device.transport, device.transport_reason),
     );
     line("disksize", format_size(device.disksize));
-    line("algorithm", device.algorithm.clone());
+    line("algorithm", device.asked.to_string());
     line(
         "data",
         format!(

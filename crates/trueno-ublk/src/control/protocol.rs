@@ -23,6 +23,7 @@
 //! a version; who reads ignores those it does not know.
 
 use crate::daemon::harden;
+use crate::daemon::policy::Asked;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
@@ -79,7 +80,7 @@ pub enum Op {
 }
 
 /// What a device is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Info {
     /// Our number of it.
     pub id: u32,
@@ -94,7 +95,8 @@ pub struct Info {
     /// Bytes of a logical block.
     pub block_size: u32,
     /// How pages are compressed.
-    pub algorithm: String,
+    #[serde(flatten)]
+    pub asked: Asked,
     /// I/O threads.
     pub streams: usize,
     /// The swap priority, in swap mode.
@@ -129,7 +131,7 @@ impl Info {
 }
 
 /// How a device does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stat {
     /// What it is.
     pub device: Info,

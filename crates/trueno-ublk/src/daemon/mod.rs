@@ -84,7 +84,7 @@ const STANDBY_HEAP: usize = 4 << 20;
 const STANDBY_HEAP_PER_QUEUE: usize = 1 << 20;
 
 /// The one line that a daemon writes to whoever started it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Report {
     /// The device is there.
@@ -568,7 +568,7 @@ impl Parts<'_> {
             transport_reason: chosen.reason,
             disksize: plan.size,
             block_size: plan.block_size,
-            algorithm: plan.policy.to_string(),
+            asked: plan.policy.asked(),
             streams: device.threads().len(),
             swap: plan.swap,
             memory: memory.describe().to_string(),

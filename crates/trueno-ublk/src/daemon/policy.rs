@@ -36,6 +36,19 @@ pub struct Policy {
 /// The codecs of `adaptive` where a device's plan does not name them, as it did not at first.
 const CODECS_AT_FIRST: [&str; 4] = ["lz4", "zstd(level=-1)", "zstd1", "zstd3"];
 
+/// A policy in the words that the command line takes for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Asked {
+    /// `--algorithm`.
+    pub algorithm: String,
+    /// `--favour`; with `adaptive` only.
+    #[serde(default)]
+    pub favour: Option<String>,
+    /// `--entropy-routing`, where that is used.
+    #[serde(default)]
+    pub entropy_bits: Option<f64>,
+}
+
 /// Why there is no such policy.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -137,6 +150,15 @@ impl Policy {
         names
     }
 
+    /// How one would ask for it.
+    pub fn asked(&self) -> Asked {
+        Asked {
+            algorithm: self.algorithm.clone(),
+            favour: self.favour.clone(),
+            entropy_bits: self.entropy_millibits.map(bits),
+        }
+    }
+
     /// The store of `size` bytes that compresses so.
     pub fn store_config(&self, size: u64) -> Result<Config, PolicyError> {
         let mut codecs = self.codecs()?.into_iter();
@@ -194,14 +216,14 @@ fn candidate(name: &str) -> Option<Algorithm> {
 }
 
 /// One word, for a column: `lz4`, `lz4+entropy(7)`, `adaptive(balanced)`.
-impl fmt::Display for Policy {
+impl fmt::Display for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.algorithm)?;
         if let Some(favour) = &self.favour {
             write!(f, "({favour})")?;
         }
-        if let Some(millibits) = self.entropy_millibits {
-            write!(f, "+entropy({})", bits(millibits))?;
+        if let Some(bits) = self.entropy_bits {
+            write!(f, "+entropy({bits})")?;
         }
         Ok(())
     }
@@ -214,7 +236,7 @@ mod tests {
     #[test]
     fn a_policy_is_what_it_is_called() {
         let shown = |algorithm, favour, entropy| {
-            Policy::new(algorithm, favour, entropy).map(|policy| policy.to_string())
+            Policy::new(algorithm, favour, entropy).map(|policy| policy.asked().to_string())
         };
         assert_eq!(shown("lz4", None, None).unwrap(), "lz4");
         assert_eq!(shown("zstd", None, Some(7.0)).unwrap(), "zstd3+entropy(7)");
@@ -248,6 +270,24 @@ mod tests {
                 let accepted = Policy::new(name, None, None);
                 assert!(accepted.is_ok(), "{name}: {accepted:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_shown_can_be_asked_for() {
+        for (algorithm, favour, entropy) in [
+            ("zstd", None, Some(6.5)),
+            ("adaptive", None, None),
+            ("adaptive", Some("12.5"), None),
+        ] {
+            let policy = Policy::new(algorithm, favour, entropy).unwrap();
+            let Asked {
+                algorithm,
+                favour,
+                entropy_bits,
+            } = policy.asked();
+            let again = Policy::new(&algorithm, favour.as_deref(), entropy_bits);
+            assert_eq!(again, Ok(policy));
         }
     }
 
