@@ -223,6 +223,19 @@ fn libzstd_restores_every_zstd_block_with_the_dictionary_alone() {
 }
 
 #[test]
+fn a_frame_of_several_pages_has_what_they_share_once() {
+    let zstd1 = zstd::Zstd::new(1).unwrap();
+    let random = pages::one_of_each(3)
+        .into_iter()
+        .find(|(name, _)| *name == "random");
+    let page = random.unwrap().1;
+    let one = zstd1.frame_bytes(&page[..]);
+    assert!(one > PAGE_SIZE);
+    let four = zstd1.frame_bytes(&page.repeat(4));
+    assert!((one..one + 100).contains(&four), "{four}");
+}
+
+#[test]
 fn blocks_of_libzstd_are_zstd_blocks() {
     let mut theirs = zstd_safe::CCtx::create();
     let mut scratch = Scratch::new();

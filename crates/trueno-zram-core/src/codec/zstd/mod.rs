@@ -79,6 +79,18 @@ impl Zstd {
         ZstdWithDictionary::new(self, dictionary)
     }
 
+    /// Bytes of the frame that libzstd makes of `data` at this level: what several pages would take as one
+    /// object. No codec here can keep such an object; this is to find out what that would be worth.
+    ///
+    /// # Panics
+    /// If there is no memory for libzstd.
+    pub fn frame_bytes(self, data: &[u8]) -> usize {
+        let mut frame = vec![0; zstd_safe::compress_bound(data.len())];
+        let length = zstd_safe::compress(&mut frame[..], data, self.level);
+        // All that can be wrong beside memory is a frame that does not fit, and the bound prevents it.
+        length.unwrap_or_else(|code| panic!("libzstd: {}", zstd_safe::get_error_name(code)))
+    }
+
     /// The level.
     pub fn level(self) -> i32 {
         self.level
