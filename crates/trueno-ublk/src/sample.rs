@@ -162,10 +162,16 @@ impl Sources {
 
     /// At most `limit` pages, spread over all; pages that are gone are left out.
     pub fn take(&self, limit: u64) -> anyhow::Result<Vec<PageBytes>> {
+        self.take_runs(limit, 1)
+    }
+
+    /// At most `limit` runs of `run` pages that follow each other in one source, spread over all; runs of
+    /// which a page is gone are left out, and so are sources that have fewer pages.
+    pub fn take_runs(&self, limit: u64, run: u64) -> anyhow::Result<Vec<PageBytes>> {
         let all = self.pages();
         ensure!(all > 0, "there is no page to look at");
-        let count = limit.min(all);
-        let mut taken = Vec::with_capacity(count as usize);
+        let count = limit.min(all / run);
+        let mut taken = Vec::with_capacity((count * run) as usize);
         let mut sources = self.list.iter();
         let mut current = None;
         let (mut begin, mut end) = (0, 0);
@@ -188,11 +194,20 @@ impl Sources {
                     current = Some(source.open()?);
                 }
             }
-            let mut page = [0; PAGE_SIZE];
-            if let Some(reader) = &current
-                && reader.read(index - begin, &mut page)?
-            {
-                taken.push(page);
+            // Not beyond the end of the source.
+            let from = index.min(end.saturating_sub(run));
+            let Some(reader) = current.as_ref().filter(|_| from >= begin) else {
+                continue;
+            };
+            let whole = taken.len() + run as usize;
+            for index in from..from + run {
+                let mut page = [0; PAGE_SIZE];
+                if reader.read(index - begin, &mut page)? {
+                    taken.push(page);
+                }
+            }
+            if taken.len() < whole {
+                taken.truncate(whole - run as usize);
             }
         }
         Ok(taken)
@@ -286,6 +301,32 @@ mod tests {
         assert_eq!(firsts(1000), all);
         let last = sources.take(22).unwrap()[10];
         assert_eq!((last[99], last[100]), (10, 0));
+    }
+
+    #[test]
+    fn runs_are_of_pages_that_follow_each_other() {
+        let mut sources = Sources::default();
+        let mut files = Vec::new();
+        for count in [3, 40, 4] {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            for number in 0..count {
+                file.write_all(&[files.len() as u8 * 64 + number; PAGE_SIZE])
+                    .unwrap();
+            }
+            sources.add_path(file.path()).unwrap();
+            files.push(file);
+        }
+        let pages = sources.take_runs(100, 4).unwrap();
+        // 47 pages have room for eleven runs, of which the first, at most, is where there are only three.
+        let runs = pages.chunks(4);
+        assert!((10..=11).contains(&runs.len()) && pages.len() % 4 == 0);
+        for run in runs {
+            for (at, page) in run.iter().enumerate() {
+                assert_eq!(page[0], run[0][0] + at as u8);
+            }
+        }
+        assert_eq!(sources.take_runs(100, 41).unwrap().len(), 0);
+        assert_eq!(sources.take_runs(3, 4).unwrap().len(), 12);
     }
 
     #[test]

@@ -835,6 +835,12 @@ fn an_estimate_tells_what_a_device_takes() {
     let estimate = bench.json(&format!("estimate --pid {us} --pages 2048 --algorithm lz4"));
     let found = &estimate["algorithms"][0];
     assert_eq!(estimate["sampled_pages"], 2048);
+    assert!(found["expected"]["ratio"].as_f64() > Some(1.0), "{found}");
+    for cluster in estimate["clusters"].as_array().unwrap() {
+        let bytes = |key: &str| cluster[key].as_u64().unwrap();
+        assert!(bytes("with_bytes") < bytes("without_bytes"), "{cluster}");
+    }
+    assert_eq!(estimate["clusters"][1]["cluster_pages"], 16);
     let memory = ProcessMemory::open(us).unwrap();
     let addresses = memory.swappable(&mut BTreeSet::new()).unwrap();
     assert!(addresses.len() > program.len() / 4096);

@@ -3,6 +3,8 @@
 //! A sample of their pages is written to a store like a device's, and read back, once for each
 //! algorithm. What is printed was measured on these pages, and multiplied by how many there are.
 
+mod gains;
+
 use super::{Failure, output};
 use crate::daemon::policy::{Asked, Policy};
 use crate::daemon::sys;
@@ -12,17 +14,20 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
+use trueno_zram_adaptive::ModelSelector;
+use trueno_zram_adaptive::model::CANDIDATES;
 use trueno_zram_cli::human::format_size;
 use trueno_zram_cli::table::{Align, Table};
-use trueno_zram_core::codec::zstd::{Dictionary, Zstd};
 use trueno_zram_core::samefill::page_same_filled;
-use trueno_zram_core::{Codec, PAGE_SIZE, PageBytes};
+use trueno_zram_core::{Algorithm, PAGE_SIZE, PageBytes};
 use trueno_zram_store::{ClassStats, Config, Memory, Stats, Store};
 
 /// Estimate what a device would make of the memory of processes
 ///
 /// Private pages that the kernel could swap out are sampled, compressed by each algorithm as a device
-/// does it, and read back. Nothing is stopped or changed.
+/// does it, and read back. Nothing is stopped or changed. EXPECTED is what the model of adaptive says of
+/// the same pages without compressing one: bytes, and the seconds to write and read, on the machine that
+/// it was trained on.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A process, by its number; may be given several times
@@ -59,10 +64,6 @@ pub struct Args {
 /// What is looked at where nothing else is asked for.
 const ALGORITHMS: [&str; 5] = ["lz4", "lz4hc", "zstd1", "zstd3", "adaptive"];
 
-/// Bytes of the dictionary, and the fewest pages to learn one from.
-const DICTIONARY_BYTES: usize = 16 << 10;
-const DICTIONARY_PAGES: usize = 512;
-
 /// Pages that are compressed before the time is taken.
 const WARM_UP: usize = 1024;
 
@@ -88,7 +89,10 @@ struct Report {
     algorithms: Vec<Estimate>,
     /// What a dictionary would bring; none where that is nothing: pages are too few, or have too little
     /// in common.
-    dictionary: Option<Gain>,
+    dictionary: Option<gains::Learnt>,
+    /// What compressing pages together would bring that follow each other in a process; none where no run
+    /// of them is so long.
+    clusters: Vec<gains::Cluster>,
 }
 
 /// What a device would do with all the pages.
@@ -109,17 +113,18 @@ struct Estimate {
     /// back. None where all are.
     write_cpu_seconds: Option<f64>,
     read_cpu_seconds: Option<f64>,
+    /// What the model says; none of algorithms that it does not know.
+    expected: Option<Expected>,
 }
 
-/// A dictionary, learnt from every second page and used for the others.
+/// What the model of `adaptive` expects of all the pages, before any of them is compressed.
 #[derive(Debug, Serialize)]
-struct Gain {
-    algorithm: &'static str,
-    /// Bytes of the dictionary.
-    dictionary_bytes: usize,
-    /// Compressed bytes of the other half of the sample without it, and with it.
-    without_bytes: u64,
-    with_bytes: u64,
+struct Expected {
+    /// As in [`Estimate`].
+    ratio: Option<f64>,
+    compressed_bytes: u64,
+    /// Writing and reading together, on the machine that the model was trained on.
+    cpu_seconds: Option<f64>,
 }
 
 pub fn run(args: &Args) -> Result<(), Failure> {
@@ -153,6 +158,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let sample = sources.take(args.pages)?;
     let mut report = estimate(sources.len(), sources.pages(), &sample, &policies)?;
     report.forbidden_processes = sources.forbidden();
+    report.clusters = gains::clusters(&sources, args.pages)?;
     if args.json {
         output::print_json(&report)?;
     } else {
@@ -204,6 +210,11 @@ fn estimate(
             huge_pages: whole(stats.huge_pages),
             write_cpu_seconds: per_gib(measured.write),
             read_cpu_seconds: per_gib(measured.read),
+            expected: expect(&policy.asked(), sample)?.map(|(bytes, time)| Expected {
+                ratio: (bytes > 0).then(|| stats.orig_data_size as f64 / bytes as f64),
+                compressed_bytes: whole(bytes),
+                cpu_seconds: per_gib(time),
+            }),
         });
     }
     Ok(Report {
@@ -213,8 +224,37 @@ fn estimate(
         sampled_pages: sample.len() as u64,
         same_pages,
         algorithms,
-        dictionary: dictionary(sample)?,
+        dictionary: gains::dictionary(sample)?,
+        clusters: Vec::new(),
     })
+}
+
+/// Bytes and time that the model expects for the pages of `sample` that are not one repeated word, if it
+/// knows the algorithm.
+fn expect(asked: &Asked, sample: &[PageBytes]) -> anyhow::Result<Option<(u64, Duration)>> {
+    let algorithm: Algorithm = asked.algorithm.parse()?;
+    if algorithm != Algorithm::Adaptive && !CANDIDATES.contains(&algorithm) {
+        return Ok(None);
+    }
+    let favour = asked.favour.as_deref().unwrap_or("balanced").parse()?;
+    let selector = ModelSelector::new(favour, &CANDIDATES)?;
+    let (mut bytes, mut ns) = (0, 0);
+    for page in sample
+        .iter()
+        .filter(|page| page_same_filled(page).is_none())
+    {
+        let explanation = selector.explain(page);
+        let one = match algorithm {
+            Algorithm::Adaptive => explanation.chosen,
+            one => one,
+        };
+        let mut considered = explanation.considered.iter();
+        if let Some((_, expected, _)) = considered.find(|(name, ..)| *name == one) {
+            bytes += u64::from(expected.bytes);
+            ns += u64::from(expected.ns);
+        }
+    }
+    Ok(Some((bytes, Duration::from_nanos(ns))))
 }
 
 /// A store that has taken pages and given them back, and how long a processor was busy with those that
@@ -276,31 +316,6 @@ fn bytes_of(pages: &[PageBytes]) -> u64 {
     (pages.len() * PAGE_SIZE) as u64
 }
 
-fn dictionary(sample: &[PageBytes]) -> anyhow::Result<Option<Gain>> {
-    if sample.len() < 2 * DICTIONARY_PAGES {
-        return Ok(None);
-    }
-    let Ok(learnt) = Dictionary::train(sample.iter().step_by(2), DICTIONARY_BYTES) else {
-        return Ok(None);
-    };
-    let others = || sample[1..].iter().step_by(2);
-    let zstd1 = Zstd::new(1)?;
-    let dictionary_bytes = learnt.as_bytes().len();
-    let with = Arc::new(zstd1.with_dictionary(Arc::new(learnt)));
-    let compressed = |codec| {
-        let config = Config::new(bytes_of(sample), codec);
-        Ok(measure(others(), config)?.stats.compr_data_size)
-    };
-    let compressed: &dyn Fn(Arc<dyn Codec>) -> anyhow::Result<u64> = &compressed;
-    let gain = Gain {
-        algorithm: "zstd1",
-        dictionary_bytes,
-        without_bytes: compressed(Arc::new(zstd1))?,
-        with_bytes: compressed(with)?,
-    };
-    Ok((gain.with_bytes < gain.without_bytes).then_some(gain))
-}
-
 fn describe(report: &Report) -> String {
     let Report {
         processes,
@@ -328,33 +343,38 @@ fn describe(report: &Report) -> String {
     let mut table = Table::new(&[
         ("ALGORITHM", Align::Left),
         ("RATIO", Align::Right),
+        ("EXPECTED", Align::Right),
         ("MEMORY", Align::Right),
         ("SAVED", Align::Right),
         ("WRITE s/GiB", Align::Right),
         ("READ s/GiB", Align::Right),
+        ("EXPECTED", Align::Right),
     ]);
     let number = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.2}"));
     for estimate in &report.algorithms {
         table.row(vec![
             estimate.asked.to_string(),
             number(estimate.ratio),
+            number(estimate.expected.as_ref().and_then(|one| one.ratio)),
             format_size(estimate.memory_bytes),
             format_size(bytes.saturating_sub(estimate.memory_bytes)),
             number(estimate.write_cpu_seconds),
             number(estimate.read_cpu_seconds),
+            number(estimate.expected.as_ref().and_then(|one| one.cpu_seconds)),
         ]);
     }
     text.push_str(&table.render(true));
-    if let Some(gain) = &report.dictionary {
-        let (without, with) = (gain.without_bytes as f64, gain.with_bytes as f64);
-        // A string takes everything.
-        let _ = writeln!(
-            text,
-            "a dictionary of {} would make {} {:.1}% smaller (devices cannot use one yet)",
-            format_size(gain.dictionary_bytes as u64),
-            gain.algorithm,
-            100.0 * (1.0 - with / without.max(1.0))
+    if report.algorithms.iter().any(|one| one.expected.is_some()) {
+        text.push_str(
+            "EXPECTED: by the model of adaptive; its seconds are WRITE and READ of the machine \
+             that it was trained on\n",
         );
+    }
+    if let Some(learnt) = &report.dictionary {
+        let _ = writeln!(text, "{learnt}");
+    }
+    for cluster in &report.clusters {
+        let _ = writeln!(text, "{cluster}");
     }
     text
 }
@@ -362,9 +382,10 @@ fn describe(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use trueno_zram_adaptive::Favour;
 
     /// Pages of words, of noise, and same-filled ones, in turn.
-    fn pages(count: usize) -> Vec<PageBytes> {
+    pub fn pages(count: usize) -> Vec<PageBytes> {
         let mut random = 1u64;
         let mut next = || {
             random ^= random << 13;
@@ -445,18 +466,45 @@ mod tests {
     }
 
     #[test]
-    fn a_dictionary_helps_pages_that_have_words_in_common() {
-        // Records of 256 letters, of which each page has a few: new to each page, old to all of them.
-        let letters = pages(4096);
-        let record = |number: usize| letters[4 * (number % 64) + 1][..256].iter();
-        let sharing: Vec<PageBytes> = (0..4096)
-            .map(|page| {
-                let mut bytes = (0..16).flat_map(|part| record(page * 7 + part / 2 * part));
-                std::array::from_fn(|_| bytes.next().unwrap() % 26 + b'a')
-            })
-            .collect();
-        let gain = dictionary(&sharing).unwrap().expect("enough pages");
-        assert!(2 * gain.with_bytes < gain.without_bytes, "{gain:?}");
-        assert!(dictionary(&pages(100)).unwrap().is_none());
+    fn what_the_model_expects_stands_beside_what_is_true() {
+        let sample = pages(256);
+        let named = |name, favour| Policy::new(name, favour, None).unwrap();
+        let policies = [
+            lz4(),
+            named("lz4hc", None),
+            named("adaptive", Some("speed")),
+        ];
+        let report = estimate(1, 512, &sample, &policies).unwrap();
+        let [one, unknown, adaptive] = &report.algorithms[..] else {
+            panic!("{report:?}")
+        };
+        assert!(unknown.expected.is_none());
+        let selector = ModelSelector::new(Favour::Speed, &CANDIDATES).unwrap();
+        let (mut bytes, mut ns) = ([0; 2], 0);
+        for page in sample
+            .iter()
+            .filter(|page| page_same_filled(page).is_none())
+        {
+            let explanation = selector.explain(page);
+            for (name, expected, _) in &explanation.considered {
+                if *name == Algorithm::Lz4 {
+                    bytes[0] += u64::from(expected.bytes);
+                    ns += u64::from(expected.ns);
+                }
+                if *name == explanation.chosen {
+                    bytes[1] += u64::from(expected.bytes);
+                }
+            }
+        }
+        let expected = one.expected.as_ref().unwrap();
+        assert_eq!(expected.compressed_bytes, 2 * bytes[0]);
+        let ratio = (256 * PAGE_SIZE) as f64 / bytes[0] as f64;
+        assert_eq!(expected.ratio, Some(ratio));
+        // 192 pages are not same-filled.
+        let seconds = ns as f64 / 1e9 * GIB / (192 * PAGE_SIZE) as f64;
+        assert!((expected.cpu_seconds.unwrap() / seconds - 1.0).abs() < 1e-9);
+        let expected = adaptive.expected.as_ref().unwrap();
+        assert_eq!(expected.compressed_bytes, 2 * bytes[1]);
+        assert!(describe(&report).contains("by the model of adaptive"));
     }
 }
