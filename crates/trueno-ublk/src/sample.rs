@@ -12,19 +12,18 @@
 
 use crate::daemon::sys;
 use anyhow::{Context as _, ensure};
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::Path;
-use trueno_zram_cli::process_memory::ProcessMemory;
+use trueno_zram_cli::process_memory::{Addresses, Frames, ProcessMemory};
 use trueno_zram_core::{PAGE_SIZE, PageBytes};
 
 /// Where pages are to come from.
 #[derive(Debug, Default)]
 pub struct Sources {
     list: Vec<(Source, u64)>,
-    frames: BTreeSet<u64>,
+    frames: Frames,
     forbidden: usize,
 }
 
@@ -32,7 +31,7 @@ pub struct Sources {
 enum Source {
     File(File),
     /// A process, and the addresses of its pages.
-    Process(u32, Vec<u64>),
+    Process(u32, Addresses),
 }
 
 /// An open [`Source`]. A process is opened when its turn comes: there may be more of them than a process
@@ -40,7 +39,7 @@ enum Source {
 enum Reader<'a> {
     File(&'a File),
     /// None: it is gone.
-    Process(Option<ProcessMemory>, &'a [u64]),
+    Process(Option<ProcessMemory>, &'a Addresses),
 }
 
 impl Sources {
@@ -65,8 +64,8 @@ impl Sources {
     }
 
     /// Adds the pages at these addresses of a process, whatever they hold.
-    pub fn add_addresses(&mut self, pid: u32, addresses: Vec<u64>) {
-        let pages = addresses.len() as u64;
+    pub fn add_addresses(&mut self, pid: u32, addresses: Addresses) {
+        let pages = addresses.count();
         self.list.push((Source::Process(pid, addresses), pages));
     }
 
@@ -83,7 +82,7 @@ impl Sources {
         }
         let found = ProcessMemory::open(pid).and_then(|memory| memory.swappable(&mut self.frames));
         let addresses = found.with_context(|| format!("cannot look at process {pid}"))?;
-        let pages = addresses.len() as u64;
+        let pages = addresses.count();
         self.list.push((Source::Process(pid, addresses), pages));
         Ok(())
     }
@@ -135,7 +134,7 @@ impl Sources {
     pub fn address(&self, index: u64) -> Option<u64> {
         match self.find(index)? {
             (Source::File(_), _) => None,
-            (Source::Process(_, addresses), index) => addresses.get(index as usize).copied(),
+            (Source::Process(_, addresses), index) => addresses.get(index),
         }
     }
 
@@ -230,9 +229,10 @@ impl Reader<'_> {
     /// Reads page `index`; whether it is still there.
     fn read(&self, index: u64, page: &mut PageBytes) -> anyhow::Result<bool> {
         match self {
-            Reader::Process(memory, addresses) => Ok(memory
-                .as_ref()
-                .is_some_and(|memory| memory.read(addresses[index as usize], page).is_ok())),
+            Reader::Process(memory, addresses) => {
+                let there = memory.as_ref().zip(addresses.get(index));
+                Ok(there.is_some_and(|(memory, address)| memory.read(address, page).is_ok()))
+            }
             Reader::File(file) => {
                 let mut at = 0;
                 while at < PAGE_SIZE {

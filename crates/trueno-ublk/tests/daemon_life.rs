@@ -5,7 +5,6 @@ mod common;
 
 use common::{Bench, Mounted, can_make_devices};
 use serde_json::json;
-use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,7 +16,7 @@ use trueno_ublk::control::protocol::Op;
 use trueno_ublk::daemon::RunDir;
 use trueno_ublk::daemon::rundir::{Phase, Record};
 use trueno_ublk::transport::Kind;
-use trueno_zram_cli::process_memory::ProcessMemory;
+use trueno_zram_cli::process_memory::{Frames, ProcessMemory};
 
 /// Nothing of `bench` in the run directory, among the mounts and behind loop devices.
 fn assert_no_trace(bench: &Bench) {
@@ -842,15 +841,15 @@ fn an_estimate_tells_what_a_device_takes() {
     }
     assert_eq!(estimate["clusters"][1]["cluster_pages"], 16);
     let memory = ProcessMemory::open(us).unwrap();
-    let addresses = memory.swappable(&mut BTreeSet::new()).unwrap();
-    assert!(addresses.len() > program.len() / 4096);
+    let addresses = memory.swappable(&mut Frames::default()).unwrap();
+    assert!(addresses.count() as usize > program.len() / 4096);
 
     let device = bench.json("create --size 256M --transport loop --algorithm lz4");
     let name = device["name"].as_str().unwrap().to_string();
     let mut file = OpenOptions::new().write(true).open(&name).unwrap();
     let mut page = [0; 4096];
-    for address in &addresses {
-        if memory.read(*address, &mut page).is_err() {
+    for address in addresses.iter() {
+        if memory.read(address, &mut page).is_err() {
             continue; // Another test's thread has ended.
         }
         file.write_all(&page).unwrap();
@@ -873,7 +872,7 @@ fn an_estimate_tells_what_a_device_takes() {
 
     // The same bytes, seen on the device.
     let first = bench.json(&format!("explain --pid {us} --page 0"));
-    assert_eq!(first["address"], addresses[0]);
+    assert_eq!(first["address"].as_u64(), addresses.get(0));
     let explained = bench.json(&format!("explain {name} --page 0"));
     assert_eq!(
         (&explained["source"], &explained["page"]),

@@ -7,7 +7,7 @@
 //! calls the zero page or unevictable never is swapped out.
 
 use anyhow::{Context as _, bail};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
@@ -26,6 +26,80 @@ const ZERO_PAGE: u64 = 1 << 24;
 /// Entries of a pagemap that are read at once: address space of 256 MiB.
 const ENTRIES: u64 = 1 << 16;
 
+/// A set of frames, with a bit for each: 2 MiB for 64 GiB of memory.
+#[derive(Debug, Default)]
+pub struct Frames(BTreeMap<u64, Box<[u64; FRAMES as usize / 64]>>);
+
+/// Frames that lie side by side, of which the bits are kept together.
+const FRAMES: u64 = 4096;
+
+impl Frames {
+    /// Adds a frame; whether it was not there.
+    fn insert(&mut self, frame: u64) -> bool {
+        let bits = self
+            .0
+            .entry(frame / FRAMES)
+            .or_insert_with(|| Box::new([0; _]));
+        let (word, bit) = (frame % FRAMES / 64, 1 << (frame % 64));
+        let word = &mut bits[word as usize];
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+}
+
+/// Addresses of pages, in order. Pages that follow each other take 16 bytes together.
+#[derive(Clone, Debug, Default)]
+pub struct Addresses {
+    count: u64,
+    /// For each such run: how many pages there are before it, and its first address.
+    runs: Vec<(u64, u64)>,
+}
+
+impl Addresses {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The one at this place.
+    pub fn get(&self, index: u64) -> Option<u64> {
+        if index >= self.count {
+            return None;
+        }
+        let after = self.runs.partition_point(|(before, _)| *before <= index);
+        let (before, start) = self.runs[after - 1];
+        Some(start + (index - before) * PAGE)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = u64> {
+        (0..self.count).filter_map(|index| self.get(index))
+    }
+}
+
+impl Extend<u64> for Addresses {
+    fn extend<T: IntoIterator<Item = u64>>(&mut self, addresses: T) {
+        for address in addresses {
+            let follows = self.runs.last().is_some_and(|(before, start)| {
+                address.checked_sub(*start) == Some((self.count - before) * PAGE)
+            });
+            if !follows {
+                self.runs.push((self.count, address));
+            }
+            self.count += 1;
+        }
+    }
+}
+
+impl FromIterator<u64> for Addresses {
+    fn from_iter<T: IntoIterator<Item = u64>>(addresses: T) -> Addresses {
+        let mut all = Addresses::default();
+        all.extend(addresses);
+        all
+    }
+}
+
 /// The memory of a process, to be read page by page.
 #[derive(Debug)]
 pub struct ProcessMemory {
@@ -43,14 +117,14 @@ impl ProcessMemory {
 
     /// The addresses of its private pages that could be swapped out, in order. A frame that several processes
     /// map is given once: it is added to the frames `taken`, and left out where it is among them.
-    pub fn swappable(&self, taken: &mut BTreeSet<u64>) -> anyhow::Result<Vec<u64>> {
+    pub fn swappable(&self, taken: &mut Frames) -> anyhow::Result<Addresses> {
         let proc = format!("/proc/{}", self.pid);
         let maps = std::fs::read_to_string(format!("{proc}/maps"))
             .with_context(|| format!("cannot read {proc}/maps"))?;
         let pagemap = File::open(format!("{proc}/pagemap"))
             .with_context(|| format!("cannot open {proc}/pagemap"))?;
         let flags = File::open("/proc/kpageflags").context("cannot open /proc/kpageflags")?;
-        let mut found = Vec::new();
+        let mut found = Addresses::default();
         for (start, end) in maps.lines().filter_map(private_range) {
             let (first, last) = (start / PAGE, end / PAGE);
             for part in (first..last).step_by(ENTRIES as usize) {
@@ -74,7 +148,7 @@ impl ProcessMemory {
                         .read_exact_at(&mut of_frame, frame * 8)
                         .context("cannot read /proc/kpageflags")?;
                     if is_swappable(u64::from_le_bytes(of_frame)) && taken.insert(frame) {
-                        found.push(page * PAGE);
+                        found.extend([page * PAGE]);
                     }
                 }
             }
@@ -137,13 +211,37 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_is_new_once() {
+        let mut frames = Frames::default();
+        let some = [0, 1, 63, 64, 4095, 4096, 1 << 54];
+        assert!(some.iter().all(|frame| frames.insert(*frame)));
+        assert!(some.iter().all(|frame| !frames.insert(*frame)));
+        assert!(frames.insert(2));
+        // All of 4 GiB, in any order: one bit each.
+        let mut frames = Frames::default();
+        let (count, step) = (1 << 20, 0x9_e377);
+        assert!((0..count).all(|number| frames.insert(number * step % count)));
+        assert_eq!(frames.0.len() as u64 * FRAMES, count);
+    }
+
+    #[test]
+    fn addresses_come_back_in_their_order() {
+        let pages = [3, 4, 5, 9, 11, 12, 1 << 50, 2].map(|page| page * PAGE);
+        let all: Addresses = pages.into_iter().collect();
+        assert_eq!((all.count(), all.runs.len()), (8, 5));
+        assert!(all.iter().eq(pages));
+        assert_eq!((all.get(4), all.get(8)), (Some(11 * PAGE), None));
+        assert_eq!(Addresses::default().get(0), None);
+    }
+
+    #[test]
     fn our_own_heap_is_found_and_read() {
         let mut heap = vec![0u8; 64 * PAGE as usize];
         heap.fill(0x5a);
         let Ok(memory) = ProcessMemory::open(std::process::id()) else {
             return; // No /proc.
         };
-        let mut taken = BTreeSet::new();
+        let mut taken = Frames::default();
         let found = match memory.swappable(&mut taken) {
             Ok(found) => found,
             Err(error) => {
@@ -155,13 +253,16 @@ mod tests {
         let pages = found.iter().filter(|address| ours.contains(address));
         // The first and the last page may be others' too.
         assert!(pages.count() >= 62);
-        assert_eq!(taken.len(), found.len());
         let mut page = [0; PAGE as usize];
         memory
             .read((ours.start + PAGE) & !(PAGE - 1), &mut page)
             .unwrap();
         assert_eq!(page, [0x5a; PAGE as usize]);
         let again = memory.swappable(&mut taken).unwrap();
-        assert!(!again.contains(&((ours.start + PAGE) & !(PAGE - 1))));
+        assert!(
+            again
+                .iter()
+                .all(|address| address != (ours.start + PAGE) & !(PAGE - 1))
+        );
     }
 }

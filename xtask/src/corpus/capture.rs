@@ -6,11 +6,10 @@
 
 use crate::process;
 use anyhow::{Context as _, Result};
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 use std::rc::Rc;
-use trueno_zram_cli::process_memory::ProcessMemory;
+use trueno_zram_cli::process_memory::{Frames, ProcessMemory};
 
 const PAGE: usize = 4096;
 /// Pages that stay together in a sample.
@@ -45,11 +44,11 @@ pub fn run(args: &Args) -> Result<()> {
         .iter()
         .map(|pid| Stopped::new(*pid))
         .collect::<Result<_>>()?;
-    let mut taken = BTreeSet::new();
+    let mut taken = Frames::default();
     let mut runs: Vec<(Rc<ProcessMemory>, Vec<u64>)> = Vec::new();
     for pid in &args.pids {
         let memory = Rc::new(ProcessMemory::open(*pid)?);
-        let pages = memory.swappable(&mut taken)?;
+        let pages: Vec<u64> = memory.swappable(&mut taken)?.iter().collect();
         runs.extend(
             pages
                 .chunks_exact(RUN)

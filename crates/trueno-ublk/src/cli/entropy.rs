@@ -1,6 +1,6 @@
 //! `entropy`: how noisy pages are, and where the entropy policy should draw its line.
 
-use super::{Failure, output};
+use super::{Failure, Sample, output};
 use crate::sample::Sources;
 use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
@@ -29,14 +29,8 @@ pub struct Args {
     /// A process, by its number; may be given several times
     #[arg(long, value_name = "PID")]
     pid: Vec<u32>,
-    /// How many pages to look at, spread evenly over all
-    #[arg(
-        long,
-        value_name = "COUNT",
-        default_value_t = 65536,
-        value_parser = clap::value_parser!(u64).range(1..=1 << 20)
-    )]
-    pages: u64,
+    #[command(flatten)]
+    sample: Sample,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -96,7 +90,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for pid in &args.pid {
         sources.add_process(*pid)?;
     }
-    let report = look(sources.pages(), &sources.take(args.pages)?)?;
+    let report = look(sources.pages(), &sources.take(args.sample.pages)?)?;
     if args.json {
         output::print_json(&report)?;
     } else {

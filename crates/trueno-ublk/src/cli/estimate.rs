@@ -5,7 +5,7 @@
 
 mod gains;
 
-use super::{Failure, output};
+use super::{Failure, Sample, output};
 use crate::daemon::policy::{Asked, Policy};
 use crate::daemon::sys;
 use crate::sample::Sources;
@@ -41,14 +41,8 @@ pub struct Args {
     /// All processes
     #[arg(long)]
     all: bool,
-    /// How many pages to look at, spread evenly over all
-    #[arg(
-        long,
-        value_name = "COUNT",
-        default_value_t = 16384,
-        value_parser = clap::value_parser!(u64).range(1..=1 << 20)
-    )]
-    pages: u64,
+    #[command(flatten)]
+    sample: Sample,
     /// An algorithm, as for create; may be given several times [default: lz4, lz4hc, zstd1, zstd3,
     /// adaptive]
     #[arg(long, value_name = "NAME")]
@@ -155,10 +149,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for pid in &args.pid {
         sources.add_process(*pid)?;
     }
-    let sample = sources.take(args.pages)?;
+    let sample = sources.take(args.sample.pages)?;
     let mut report = estimate(sources.len(), sources.pages(), &sample, &policies)?;
     report.forbidden_processes = sources.forbidden();
-    report.clusters = gains::clusters(&sources, args.pages)?;
+    report.clusters = gains::clusters(&sources, args.sample.pages)?;
     if args.json {
         output::print_json(&report)?;
     } else {

@@ -62,6 +62,19 @@ enum Command {
     Daemon,
 }
 
+// The argument of commands that look at a sample. A doc comment would become theirs.
+#[derive(Debug, clap::Args)]
+struct Sample {
+    /// How many pages to look at, spread evenly over all
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 16384,
+        value_parser = clap::value_parser!(u64).range(1..=1 << 20)
+    )]
+    pages: u64,
+}
+
 /// Why a command did not do what it was asked for.
 enum Failure {
     /// What was typed makes no sense.
