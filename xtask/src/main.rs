@@ -5,6 +5,7 @@ mod accel;
 mod ci;
 mod corpus;
 mod cpio;
+mod frontier;
 mod fuzz;
 mod guest_bins;
 mod initramfs;
@@ -40,6 +41,8 @@ enum Task {
     Fuzz(fuzz::Args),
     /// Train the selector's model from the corpus, and print how far it is from the best possible
     Train(train::Args),
+    /// Measure every policy on the same pages, and draw time against memory
+    Frontier(frontier::Args),
     /// Page samples of real programs
     #[command(subcommand)]
     Corpus(corpus::Task),
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Task::Ci(args) => ci::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Train(args) => train::run(&args),
+        Task::Frontier(args) => frontier::run(&args),
         Task::Corpus(task) => corpus::run(&task),
     };
     match done {

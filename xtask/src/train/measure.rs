@@ -74,7 +74,8 @@ pub fn programs(directory: &Path) -> Result<Vec<Program>> {
     files.iter().map(|path| program(path)).collect()
 }
 
-fn program(path: &Path) -> Result<Program> {
+/// The program whose pages lie in this file.
+pub fn program(path: &Path) -> Result<Program> {
     let bytes = if path.extension().is_some_and(|extension| extension == "zst") {
         packages::ensure(&["zstd"])?;
         process::output(Command::new("zstd").args(["-dqc", "--long=31"]).arg(path))?

@@ -5,7 +5,7 @@
 
 mod cells;
 mod data;
-mod measure;
+pub mod measure;
 mod regret;
 
 use crate::{process, workspace};
