@@ -441,10 +441,14 @@ fn contestants() -> Vec<Box<dyn Contestant>> {
         Box::new(Snappy(snap::raw::Encoder::new(), snap::raw::Decoder::new())),
         Lz4C::boxed("lz4hc C", Some(9)),
         Ours::boxed("lz4hc ours", Algorithm::Lz4Hc),
+        ZstdC::boxed("zstd-1 C", -1),
+        Ours::boxed("zstd(price=8)", Algorithm::ZstdAtPrice { price: 8 }),
         ZstdC::boxed("zstd1 C", 1),
         Ours::boxed("zstd1 ours", Algorithm::Zstd1),
+        Ours::boxed("zstd(price=24)", Algorithm::ZstdAtPrice { price: 24 }),
         ZstdC::boxed("zstd3 C", 3),
         Ours::boxed("zstd3 ours", Algorithm::Zstd3),
+        Ours::boxed("zstd(price=64)", Algorithm::ZstdAtPrice { price: 64 }),
         WithDictionary::boxed("zstd1 dict", 1),
     ];
     // LZ4 on lesser backends, each behind a codec that does something else: the same search on the

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::codec::zstd::Zstd;
+use crate::codec::zstd::{Zstd, ZstdAtPrice};
 use std::fmt;
 use std::str::FromStr;
 
@@ -18,6 +18,7 @@ use std::str::FromStr;
 /// | `Lz4Hc` | `lz4hc` | `lz4hc` |
 /// | `Zstd { level: 3 }` | `zstd`, `zstd3`, `zstd(level=3)` | `zstd3` |
 /// | `Zstd { level: -5 }` | `zstd(level=-5)` | `zstd(level=-5)` |
+/// | `ZstdAtPrice { price: 24 }` | `zstd(price=24)` | `zstd(price=24)` |
 /// | `Adaptive` | `adaptive` | `adaptive` |
 ///
 /// `zstd` alone means level 3, which is what libzstd calls its default and what the kernel's zram
@@ -52,6 +53,12 @@ pub enum Algorithm {
         /// The compression level, −7 to −1 or 1 to 22.
         level: i32,
     },
+    /// Zstandard where a byte of memory is worth so much time: nothing is done for a block that
+    /// saves less. See [`ZstdAtPrice`](crate::codec::zstd::ZstdAtPrice).
+    ZstdAtPrice {
+        /// Nanoseconds per byte, from 1 to 10 000.
+        price: u32,
+    },
     /// A choice page by page. It is made by a [`Selector`](crate::Selector) above the codecs: here
     /// it is [`Error::Unsupported`](crate::Error::Unsupported).
     Adaptive,
@@ -67,8 +74,8 @@ impl Algorithm {
     pub const Zstd3: Algorithm = Algorithm::Zstd { level: 3 };
 
     /// The names that have a codec, for messages. `none` works without one.
-    pub const CODECS: &str =
-        "same-fill, lz4, lz4hc, zstd, zstd1 to zstd22, zstd(level=-7) to zstd(level=-1)";
+    pub const CODECS: &str = "same-fill, lz4, lz4hc, zstd, zstd1 to zstd22, \
+        zstd(level=-7) to zstd(level=-1), zstd(price=1) to zstd(price=10000)";
 }
 
 impl fmt::Display for Algorithm {
@@ -80,6 +87,7 @@ impl fmt::Display for Algorithm {
             Algorithm::Lz4Hc => f.pad("lz4hc"),
             Algorithm::Zstd { level } if *level > 0 => f.pad(&format!("zstd{level}")),
             Algorithm::Zstd { level } => f.pad(&format!("zstd(level={level})")),
+            Algorithm::ZstdAtPrice { price } => f.pad(&format!("zstd(price={price})")),
             Algorithm::Adaptive => f.pad("adaptive"),
         }
     }
@@ -96,7 +104,9 @@ impl FromStr for Algorithm {
             "lz4hc" => Some(Algorithm::Lz4Hc),
             "zstd" => Some(Algorithm::Zstd3),
             "adaptive" => Some(Algorithm::Adaptive),
-            _ => zstd_level(word).map(|level| Algorithm::Zstd { level }),
+            _ => zstd_level(word)
+                .map(|level| Algorithm::Zstd { level })
+                .or_else(|| zstd_price(word).map(|price| Algorithm::ZstdAtPrice { price })),
         }
         .ok_or_else(|| ParseAlgorithmError {
             word: word.to_owned(),
@@ -114,6 +124,15 @@ fn zstd_level(word: &str) -> Option<i32> {
         None => return None,
     };
     Zstd::new(level).is_ok().then_some(level)
+}
+
+/// The price in `zstd(price=<price>)`, if it is one.
+fn zstd_price(word: &str) -> Option<u32> {
+    let digits = word.strip_prefix("zstd(price=")?.strip_suffix(')')?;
+    // Digits only, as for levels.
+    let price = digits.bytes().all(|b| b.is_ascii_digit());
+    let price = price.then(|| digits.parse().ok())??;
+    ZstdAtPrice::new(price).is_ok().then_some(price)
 }
 
 /// A word that names no algorithm. Its message gives the word and those that are known.
@@ -153,6 +172,7 @@ mod tests {
                 .filter(|level| *level != 0)
                 .map(|level| Algorithm::Zstd { level }),
         );
+        all.extend(ZstdAtPrice::PRICES.map(|price| Algorithm::ZstdAtPrice { price }));
         for algorithm in all {
             assert_eq!(algorithm.to_string().parse(), Ok(algorithm));
         }
@@ -180,6 +200,11 @@ mod tests {
             "zstd(level=1",
             "zstd 1",
             "zstd99999999999",
+            "zstd(price=0)",
+            "zstd(price=10001)",
+            "zstd(price=+1)",
+            "zstd(price=)",
+            "zstd(price=24",
         ] {
             let message = word.parse::<Algorithm>().unwrap_err().to_string();
             assert!(message.contains(&format!("'{word}'")), "{message}");
@@ -191,9 +216,12 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_known_names_gives_the_real_range_of_levels() {
+    fn the_list_of_known_names_gives_the_real_ranges() {
         let levels = Zstd::LEVELS;
         assert!(Algorithm::CODECS.contains(&format!("zstd{}", levels.end())));
         assert!(Algorithm::CODECS.contains(&format!("zstd(level={})", levels.start())));
+        for price in [ZstdAtPrice::PRICES.start(), ZstdAtPrice::PRICES.end()] {
+            assert!(Algorithm::CODECS.contains(&format!("zstd(price={price})")));
+        }
     }
 }

@@ -105,7 +105,8 @@ impl CompressorBuilder {
     /// # Errors
     /// [`Error::Unsupported`] for an algorithm without a codec, [`Error::Level`] for a level that
     /// Zstandard does not have, [`Error::Backend`] for a forced backend that this CPU lacks,
-    /// [`Error::TakesNoDictionary`] for a dictionary beside another algorithm than Zstandard.
+    /// [`Error::Price`] for a price out of range, [`Error::TakesNoDictionary`] for a dictionary beside
+    /// another algorithm than a level of Zstandard.
     pub fn build(self) -> Result<Compressor, Error> {
         let isa = match self.backend {
             Backend::Forced(backend) => Isa::new(backend).ok_or(Error::Backend(backend))?,
@@ -406,7 +407,7 @@ fn format_of(algorithm: Algorithm) -> Result<Option<CodecId>, Error> {
         Algorithm::None => Ok(None),
         Algorithm::SameFill => Ok(Some(CodecId::Same)),
         Algorithm::Lz4 | Algorithm::Lz4Hc => Ok(Some(CodecId::Lz4)),
-        Algorithm::Zstd { .. } => Ok(Some(CodecId::Zstd)),
+        Algorithm::Zstd { .. } | Algorithm::ZstdAtPrice { .. } => Ok(Some(CodecId::Zstd)),
         Algorithm::Adaptive => Err(Error::Unsupported(algorithm)),
     }
 }

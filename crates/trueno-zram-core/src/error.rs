@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::codec::zstd::Zstd;
+use crate::codec::zstd::{Zstd, ZstdAtPrice};
 use crate::{Algorithm, SimdBackend};
 
 /// Why a page could not be compressed or restored. Small and `Copy`: it travels through I/O paths
@@ -16,6 +16,8 @@ pub enum Error {
     Unsupported(Algorithm),
     /// Zstandard has no such level, or it makes no sense for pages.
     Level(i32),
+    /// Zstandard is not made for such a price, in nanoseconds per byte.
+    Price(u32),
     /// The block was made with a dictionary that is not at hand; both by their ids.
     Dictionary {
         /// The dictionary of the block.
@@ -52,6 +54,12 @@ impl std::fmt::Display for Error {
                 "zstd level {level} is out of range: use {} to -1 or 1 to {}",
                 Zstd::LEVELS.start(),
                 Zstd::LEVELS.end()
+            ),
+            Error::Price(price) => write!(
+                f,
+                "a price of {price} ns per byte is out of range: use {} to {}",
+                ZstdAtPrice::PRICES.start(),
+                ZstdAtPrice::PRICES.end()
             ),
             Error::Dictionary { block, given } => {
                 write!(f, "the block was made with dictionary {block:07x} and ")?;

@@ -13,9 +13,11 @@ fn codecs() -> Vec<(Algorithm, Arc<dyn Codec>)> {
     let levels = Zstd::LEVELS
         .filter(|level| *level != 0)
         .map(|level| Algorithm::Zstd { level });
+    let prices = [1, 8, 24, 47, 48, 64, 10_000];
     [Algorithm::SameFill, Algorithm::Lz4, Algorithm::Lz4Hc]
         .into_iter()
         .chain(levels)
+        .chain(prices.map(|price| Algorithm::ZstdAtPrice { price }))
         .map(|algorithm| (algorithm, codec_for(algorithm).unwrap().unwrap()))
         .collect()
 }
@@ -333,7 +335,7 @@ fn zstd_literals_that_hardly_compress_are_no_trouble() {
 }
 
 #[test]
-fn a_name_without_a_codec_and_levels_out_of_range_are_errors() {
+fn a_name_without_a_codec_and_numbers_out_of_range_are_errors() {
     let adaptive = Algorithm::Adaptive;
     assert_eq!(
         codec_for(adaptive).err(),
@@ -343,6 +345,12 @@ fn a_name_without_a_codec_and_levels_out_of_range_are_errors() {
         assert_eq!(
             codec_for(Algorithm::Zstd { level }).err(),
             Some(Error::Level(level))
+        );
+    }
+    for price in [0, 10_001, u32::MAX] {
+        assert_eq!(
+            codec_for(Algorithm::ZstdAtPrice { price }).err(),
+            Some(Error::Price(price))
         );
     }
     assert!(codec_for(Algorithm::None).unwrap().is_none());

@@ -7,7 +7,7 @@ use trueno_zram_core::{
     PageCompressor, Restored, Scratch, SimdBackend, detect_backend, samefill,
 };
 
-const ALGORITHMS: [Algorithm; 7] = [
+const ALGORITHMS: [Algorithm; 8] = [
     Algorithm::None,
     Algorithm::SameFill,
     Algorithm::Lz4,
@@ -15,6 +15,7 @@ const ALGORITHMS: [Algorithm; 7] = [
     Algorithm::Zstd1,
     Algorithm::Zstd3,
     Algorithm::Zstd { level: -5 },
+    Algorithm::ZstdAtPrice { price: 24 },
 ];
 
 fn backends() -> impl Iterator<Item = SimdBackend> {

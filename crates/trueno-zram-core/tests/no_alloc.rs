@@ -109,6 +109,8 @@ fn after_prepare_nothing_is_allocated() {
             Algorithm::SameFill,
             Algorithm::Lz4,
             Algorithm::Lz4Hc,
+            Algorithm::ZstdAtPrice { price: 24 },
+            Algorithm::ZstdAtPrice { price: 64 },
         ])
         .map(Compressor::new)
         .chain(with_dictionary())

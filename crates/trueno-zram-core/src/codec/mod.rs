@@ -151,7 +151,7 @@ fn batch_slots(pages: usize, out: &mut [u8], lengths: usize) -> impl Iterator<It
 ///
 /// # Errors
 /// [`Error::Unsupported`] for an algorithm that has no codec in this crate, [`Error::Level`] for a
-/// level that Zstandard does not have.
+/// level that Zstandard does not have, [`Error::Price`] for a price out of range.
 pub fn codec_for(algorithm: Algorithm) -> Result<Option<Arc<dyn Codec>>, Error> {
     codec_on(Isa::best(), algorithm)
 }
@@ -164,6 +164,7 @@ pub(crate) fn codec_on(isa: Isa, algorithm: Algorithm) -> Result<Option<Arc<dyn 
         Algorithm::Lz4 => Ok(Some(Arc::new(lz4::Lz4::on(isa)))),
         Algorithm::Lz4Hc => Ok(Some(Arc::new(lz4::Lz4Hc))),
         Algorithm::Zstd { level } => Ok(Some(Arc::new(zstd::Zstd::new(level)?))),
+        Algorithm::ZstdAtPrice { price } => Ok(Some(Arc::new(zstd::ZstdAtPrice::new(price)?))),
         Algorithm::Adaptive => Err(Error::Unsupported(algorithm)),
     }
 }

@@ -49,11 +49,13 @@ fn round_trip(input: &[u8]) {
     let mut scratch = Scratch::new();
     // All levels of Zstandard for each input would take too long.
     let level = [-5, 1, 3, 9, 19][input.len() % 5];
+    let price = [1, 8, 24, 64, 10_000][input.len() / 5 % 5];
     let algorithms = [
         Algorithm::SameFill,
         Algorithm::Lz4,
         Algorithm::Lz4Hc,
         Algorithm::Zstd { level },
+        Algorithm::ZstdAtPrice { price },
     ];
     for (algorithm, codec) in algorithms.into_iter().filter_map(with_codec) {
         let Some(block) = compress(&*codec, &page, ROOM, &mut scratch) else {

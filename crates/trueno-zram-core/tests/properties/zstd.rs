@@ -17,13 +17,16 @@ pub fn pages(input: &[u8]) {
     let mut scratch = Scratch::new();
     // All levels for each input would take too long.
     let level = [-7, -1, 1, 2, 3, 4, 6, 9, 13, 19][input.len() % 10];
+    let price = [1, 8, 24, 64, 10_000][input.len() / 10 % 5];
     let algorithm = Algorithm::Zstd { level };
-    let (_, codec) = with_codec(algorithm).unwrap();
-    let block = compress(&*codec, &page, super::ROOM, &mut scratch).unwrap();
-    if block.len() == PAGE_SIZE {
-        assert!(block[..] == page[..], "{algorithm}");
-    } else {
-        assert!(by_libzstd(&block).as_ref() == Some(&page), "{algorithm}");
+    for algorithm in [algorithm, Algorithm::ZstdAtPrice { price }] {
+        let (_, codec) = with_codec(algorithm).unwrap();
+        let block = compress(&*codec, &page, super::ROOM, &mut scratch).unwrap();
+        if block.len() == PAGE_SIZE {
+            assert!(block[..] == page[..], "{algorithm}");
+        } else {
+            assert!(by_libzstd(&block).as_ref() == Some(&page), "{algorithm}");
+        }
     }
 
     let mut context = CCtx::create();

@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::huffman;
+use super::huffman::{self, Toll};
+use super::logarithm::UNIT;
 use super::search::{Effort, Search};
 use super::shared::Shared;
 use crate::{PAGE_SIZE, PageBytes};
@@ -11,20 +12,28 @@ use crate::{PAGE_SIZE, PageBytes};
 /// bits and 1024 sequences of 60, and tables.
 const ROOM: usize = 16 * 1024;
 
-/// How the encoder works at one level.
+/// How the encoder works.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     effort: Effort,
-    /// Bits that a block's own codes for literals must save, since they cost time.
-    literal_margin: u32,
-    /// The same for each table of sequences.
-    sequence_margin: u32,
+    literals: Toll,
+    /// Bits that each table made for a block's sequences must save, since that costs time.
+    table: u32,
 }
+
+/// Nanoseconds for a literal to be coded and restored, where otherwise it would be copied.
+const LITERAL_NS: f64 = 1.5;
+/// For codes made for literals: making, writing, reading, and building the table to decode with.
+const CODES_NS: u32 = 2400;
+/// The same for a table of sequences.
+const TABLE_NS: u32 = 600;
+/// From this price on the thorough search is worth its time.
+const THOROUGH: u32 = 48;
 
 impl Plan {
     /// The plan of a level; `None` for those that are libzstd's.
     pub(super) fn of(level: i32) -> Option<Plan> {
-        let (effort, literal_margin, sequence_margin) = match level {
+        let (effort, own, table) = match level {
             1 => (Effort::Fast, 192, 96),
             2 => (Effort::Double, 192, 96),
             3 => (Effort::Thorough, 112, 56),
@@ -32,9 +41,24 @@ impl Plan {
         };
         Some(Plan {
             effort,
-            literal_margin,
-            sequence_margin,
+            literals: Toll { each: 0, own },
+            table,
         })
+    }
+
+    /// The plan where a byte is worth `price` nanoseconds, and so a bit an eighth of that.
+    pub(super) fn at(price: u32) -> Plan {
+        Plan {
+            effort: match price {
+                ..THOROUGH => Effort::Hasty,
+                _ => Effort::Thorough,
+            },
+            literals: Toll {
+                each: (8.0 * f64::from(UNIT) * LITERAL_NS / f64::from(price)) as u32,
+                own: 8 * CODES_NS / price,
+            },
+            table: 8 * TABLE_NS / price,
+        }
     }
 }
 
@@ -63,8 +87,8 @@ impl Encoder {
             out,
         } = self;
         search.run(page, plan.effort);
-        let at = huffman::write(search.literals(), shared, plan.literal_margin, out, 0);
-        let end = (search.sequences).write(shared, plan.sequence_margin, out, at);
+        let at = huffman::write(search.literals(), shared, plan.literals, out, 0);
+        let end = (search.sequences).write(shared, plan.table, out, at);
         match out.get(..end) {
             Some(block) if end < PAGE_SIZE => block,
             _ => page,

@@ -12,11 +12,23 @@ const LENGTH_MAX: u32 = 11;
 
 /// Fewer literals are not worth looking at.
 const COUNT_MIN: usize = 16;
+/// What a literal in codes must save at least, in [`UNIT`]s: what codes take is an estimate, and the
+/// header has no room for the size of anything longer than the literals.
+const EACH_MIN: u32 = UNIT / 8;
 /// From this many on in four streams, which a reader follows at the same time.
 const FOUR_STREAMS: usize = 256;
 
 /// What describes codes costs about this for each byte that has one, in sixteenths of a bit.
 const DESCRIPTION: u32 = 4 * UNIT + UNIT / 4;
+
+/// Bits that coding literals must save, for the time that it takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Toll {
+    /// For each literal in codes, in [`UNIT`]s.
+    pub(super) each: u32,
+    /// For codes made for these literals.
+    pub(super) own: u32,
+}
 
 /// By byte, its code and how many bits it has: code << 8 | bits.
 pub(super) type Codes = [u32; 256];
@@ -31,16 +43,16 @@ enum Kind {
     CodedAsBefore = 3,
 }
 
-/// Writes the literals section into `out` from `at` on and returns where it ends. Codes are made for
-/// these literals if that saves more than `margin` bits.
+/// Writes the literals section into `out` from `at` on and returns where it ends. In codes, if
+/// those save more than `toll`.
 pub(super) fn write(
     literals: &[u8],
     shared: &Shared,
-    margin: u32,
+    toll: Toll,
     out: &mut [u8],
     at: usize,
 ) -> usize {
-    coded(literals, shared, margin, out, at)
+    coded(literals, shared, toll, out, at)
         .unwrap_or_else(|| plain(Kind::Raw, literals.len(), literals, out, at))
 }
 
@@ -59,15 +71,10 @@ fn plain(kind: Kind, count: usize, bytes: &[u8], out: &mut [u8], at: usize) -> u
 }
 
 /// Writes literals in codes, if they are worth it.
-fn coded(
-    literals: &[u8],
-    shared: &Shared,
-    margin: u32,
-    out: &mut [u8],
-    at: usize,
-) -> Option<usize> {
+fn coded(literals: &[u8], shared: &Shared, toll: Toll, out: &mut [u8], at: usize) -> Option<usize> {
     let count = literals.len();
-    if count < COUNT_MIN {
+    let each = toll.each.max(EACH_MIN);
+    if count < COUNT_MIN || each >= 8 * UNIT {
         return None;
     }
     let counts = histogram(literals);
@@ -85,9 +92,9 @@ fn coded(
         return Some(plain(Kind::Repeated, count, &literals[..1], out, at));
     }
     let in_own_codes = (in_own_codes + used * DESCRIPTION) / UNIT;
-    // A little must be gained, or the reader works for nothing.
-    let worth = (count - count / 64) as u32 * 8;
-    if in_shared_codes <= in_own_codes + margin {
+    let worth = count as u32 * (8 * UNIT - each) / UNIT;
+    let in_own_codes = in_own_codes + toll.own;
+    if in_shared_codes <= in_own_codes {
         let codes = &shared.literals;
         return (in_shared_codes < worth).then(|| {
             streams(Kind::CodedAsBefore, codes, literals, out, at, |_, at| {
@@ -450,7 +457,7 @@ mod tests {
                     false => (random() % spread * 256 / spread) as u8,
                 })
                 .collect();
-            let end = write(&literals, &shared, 0, &mut out, 0);
+            let end = write(&literals, &shared, Toll { each: 0, own: 0 }, &mut out, 0);
             assert!(end <= count + 2, "{count} literals take {end} bytes");
         }
     }

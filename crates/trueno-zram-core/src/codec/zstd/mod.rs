@@ -28,9 +28,10 @@
 //! literals that are stored as they are, which only 4096 or more of them need.
 //!
 //! # Who does what
-//! Levels 1 to 3 are compressed by our own encoder (`encode.rs`: a search, and the coders for what it
-//! finds), the others by libzstd; everything is restored by libzstd (`libzstd.rs`). Whatever the bytes
-//! are: libzstd takes them for hostile, and what comes out is a whole page or an error.
+//! Levels 1 to 3, and blocks for a price ([`ZstdAtPrice`]), are compressed by our own encoder
+//! (`encode.rs`: a search, and the coders for what it finds), the other levels by libzstd; everything is
+//! restored by libzstd (`libzstd.rs`). Whatever the bytes are: libzstd takes them for hostile, and what
+//! comes out is a whole page or an error.
 
 #![deny(unsafe_code)] // `libzstd` is allowed it, for the calls.
 
@@ -97,6 +98,78 @@ impl Zstd {
     }
 }
 
+/// Zstandard for whoever can say what memory is worth: it spends time on a block only where that makes
+/// it smaller by enough bytes.
+///
+/// Codes for literals, and tables for sequences, cost much the same time whatever they save. A level
+/// takes them for nearly any gain; this codec takes them where the bytes that they save, at the price,
+/// are worth more than the nanoseconds that they cost, to compress and to restore once. At low prices
+/// it also searches less. Blocks are of the same format as those of levels.
+///
+/// ```
+/// use trueno_zram_core::codec::zstd::ZstdAtPrice;
+/// use trueno_zram_core::{Algorithm, Compressor};
+///
+/// assert_eq!(ZstdAtPrice::new(24)?.price(), 24);
+/// let thrifty = Compressor::new(Algorithm::ZstdAtPrice { price: 24 });
+/// let text = b"one page of a program's memory, and ".repeat(100);
+/// assert_eq!(thrifty.decompress(&thrifty.compress(&text)?)?, text);
+/// # Ok::<(), trueno_zram_core::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ZstdAtPrice {
+    price: u32,
+}
+
+impl ZstdAtPrice {
+    /// The prices, in nanoseconds per byte: seconds of one processor's time for a gigabyte.
+    pub const PRICES: RangeInclusive<u32> = 1..=10_000;
+
+    /// The codec for this price, or [`Error::Price`].
+    pub fn new(price: u32) -> Result<ZstdAtPrice, Error> {
+        if !ZstdAtPrice::PRICES.contains(&price) {
+            return Err(Error::Price(price));
+        }
+        Ok(ZstdAtPrice { price })
+    }
+
+    /// The price, in nanoseconds per byte.
+    pub fn price(self) -> u32 {
+        self.price
+    }
+}
+
+impl Codec for ZstdAtPrice {
+    fn id(&self) -> CodecId {
+        CodecId::Zstd
+    }
+
+    fn prepare(&self, scratch: &mut Scratch) {
+        scratch.zstd.own();
+        scratch.zstd.decoder();
+    }
+
+    fn compress(&self, page: &PageBytes, out: &mut [u8], scratch: &mut Scratch) -> Option<usize> {
+        let plan = encode::Plan::at(self.price);
+        copy_into(out, scratch.zstd.own().encode(page, plan))
+    }
+
+    fn decompress(
+        &self,
+        block: &[u8],
+        page: &mut PageBytes,
+        scratch: &mut Scratch,
+    ) -> Result<(), Error> {
+        decompress(block, page, scratch)
+    }
+}
+
+/// The length of `block`, if `out` has room for it.
+fn copy_into(out: &mut [u8], block: &[u8]) -> Option<usize> {
+    out.get_mut(..block.len())?.copy_from_slice(block);
+    Some(block.len())
+}
+
 impl Codec for Zstd {
     fn id(&self) -> CodecId {
         CodecId::Zstd
@@ -115,8 +188,7 @@ impl Codec for Zstd {
             Some(plan) => scratch.zstd.own().encode(page, plan),
             None => scratch.zstd.theirs(self.level, None).encode(page),
         };
-        out.get_mut(..block.len())?.copy_from_slice(block);
-        Some(block.len())
+        copy_into(out, block)
     }
 
     fn decompress(

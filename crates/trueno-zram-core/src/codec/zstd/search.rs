@@ -34,6 +34,8 @@ type Table = [u16; 1 << HASH_BITS];
 /// How thorough the search is.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Effort {
+    /// One table, of six bytes: short matches far away are passed over, which saves time for each.
+    Hasty,
     /// One table, of five bytes.
     Fast,
     /// Two tables, of five and of eight bytes.
@@ -112,7 +114,8 @@ impl Search {
             literal_count: 0,
         };
         match effort {
-            Effort::Fast => self.fast::<5>(&mut progress),
+            Effort::Hasty => self.fast::<6, 6>(&mut progress),
+            Effort::Fast => self.fast::<5, 7>(&mut progress),
             Effort::Double => self.double::<5>(&mut progress),
             Effort::Thorough => self.double::<4>(&mut progress),
         }
@@ -162,10 +165,9 @@ impl Search {
         }
     }
 
+    /// After 2^`PATIENCE` positions without a match the steps get longer.
     #[inline(always)]
-    fn fast<const SHORT: u32>(&mut self, progress: &mut Progress) {
-        /// After 2^this positions without a match the steps get longer.
-        const PATIENCE: u32 = 7;
+    fn fast<const SHORT: u32, const PATIENCE: u32>(&mut self, progress: &mut Progress) {
         let mut at = 1;
         'page: loop {
             let mut patience = 1 << PATIENCE;
