@@ -1,7 +1,9 @@
 #!/bin/bash
-# Captures pages of three programs that nothing here was tuned on: Firefox, Ruby and SQLite, 1024
-# pages of each, to target/others/. As root, with firefox-esr, ruby and sqlite3; takes a minute. Then:
+# Captures pages of five programs that nothing here was tuned on: Firefox, Ruby, SQLite, Perl and Tcl,
+# 1024 pages of each (or $PAGES), to target/others/. As root, with firefox-esr, ruby, sqlite3, perl and
+# tcl; takes two minutes. Then:
 #   cargo bench -p trueno-zram-core -- "$PWD"/target/others/*.pages
+#   cargo run --release -p xtask -- train --unseen target/others
 set -eu
 cd "$(dirname "$0")/../.."
 out=$PWD/target/others
@@ -32,7 +34,7 @@ ready() {
 # sample NAME: take pages of the session's processes, then end them.
 sample() {
     # shellcheck disable=SC2046
-    "$xtask" corpus capture $(pgrep -s "$pid" | sed 's/^/--pid /') --pages 1024 --out "$out/$1.pages"
+    "$xtask" corpus capture $(pgrep -s "$pid" | sed 's/^/--pid /') --pages "${PAGES:-1024}" --out "$out/$1.pages"
     pkill -KILL -s "$pid"
     { wait "$pid" || true; } 2>/dev/null
 }
@@ -80,3 +82,44 @@ SQL
 start bash -c 'sqlite3 :memory: < <(cat work.sql; sleep 600)'
 ready
 sample sqlite
+
+echo "perl: words of its own library, records and the text of a report"
+cat >"$scratch/work.pl" <<'PL'
+use strict;
+my (%index, @lines, @records, @report);
+for my $name ((sort glob("/usr/share/perl/*/*.pm /usr/share/perl/*/*/*.pm"))[0 .. 299]) {
+    open my $file, '<', $name or next;
+    while (my $line = <$file>) {
+        push @lines, $line;
+        push @{ $index{$_} }, "$name:$." for $line =~ /\w{4,}/g;
+    }
+}
+for my $i (1 .. 40_000) {
+    push @records, { id => $i, mail => "u$i\@host" . $i % 300, score => $i * 7919 % 100_003 / 7 };
+    push @report, sprintf("%08d  %-24s %10.2f\n", $i, $records[-1]{mail}, $records[-1]{score});
+}
+my $text = join '', @report;
+open my $ready, '>', 'ready' or die;
+close $ready;
+sleep 600;
+PL
+start perl work.pl
+ready
+sample perl
+
+echo "tclsh: dictionaries, lists and strings"
+cat >"$scratch/work.tcl" <<'TCL'
+set text ""
+for {set i 0} {$i < 60000} {incr i} {
+    set user [dict create id $i mail "u$i@host[expr {$i % 300}].example" score [expr {$i * 7919 % 100003 / 7.0}]]
+    dict set users $i $user
+    lappend times [clock format [expr {1700000000 + 13 * $i}] -gmt 1]
+    append text "$i: [dict get $user mail]\n"
+}
+foreach line [split $text "\n"] { incr seen([string range $line end-12 end]) }
+close [open ready w]
+after 600000
+TCL
+start tclsh work.tcl
+ready
+sample tclsh
