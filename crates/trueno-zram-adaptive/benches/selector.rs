@@ -53,8 +53,11 @@ fn table(pages: &[Page]) {
             Box::new(|page, out| out.copy_from_slice(page)),
         ),
         ("lz4", compress(Algorithm::Lz4)),
-        ("zstd(level=-1)", compress(Algorithm::Zstd { level: -1 })),
-        ("zstd1", compress(Algorithm::Zstd1)),
+        (
+            "zstd(price=24)",
+            compress(Algorithm::ZstdAtPrice { price: 24 }),
+        ),
+        ("zstd3", compress(Algorithm::Zstd3)),
         ("entropy", Box::new(|page, _| _ = black_box(entropy(page)))),
         (
             "entropy, sampled",

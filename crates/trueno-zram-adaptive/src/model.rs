@@ -23,12 +23,13 @@ use trueno_zram_core::{Algorithm, PAGE_SIZE};
 /// them and needs no model.
 pub const CANDIDATES: [Algorithm; COUNT] = [
     Algorithm::Lz4,
-    Algorithm::Zstd { level: -1 },
-    Algorithm::Zstd1,
+    Algorithm::ZstdAtPrice { price: 8 },
+    Algorithm::ZstdAtPrice { price: 24 },
+    Algorithm::ZstdAtPrice { price: 64 },
     Algorithm::Zstd3,
 ];
 
-pub(crate) const COUNT: usize = 4;
+pub(crate) const COUNT: usize = 5;
 
 /// Questions of a model.
 pub const QUESTIONS: usize = 10;

@@ -214,7 +214,7 @@ impl Default for Correction {
 /// use trueno_zram_core::{Algorithm, Choice, Page, Selector};
 ///
 /// // The store's list of codecs, in its order.
-/// let codecs = [Algorithm::Lz4, Algorithm::Zstd1];
+/// let codecs = [Algorithm::Lz4, Algorithm::Zstd3];
 /// let selector = ModelSelector::new(Favour::Memory, &codecs)?;
 ///
 /// let mut page = Page::ZERO;

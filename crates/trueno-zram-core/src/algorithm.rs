@@ -54,7 +54,7 @@ pub enum Algorithm {
         level: i32,
     },
     /// Zstandard where a byte of memory is worth so much time: nothing is done for a block that
-    /// saves less. See [`ZstdAtPrice`](crate::codec::zstd::ZstdAtPrice).
+    /// saves less. See [`codec::zstd::ZstdAtPrice`](ZstdAtPrice).
     ZstdAtPrice {
         /// Nanoseconds per byte, from 1 to 10 000.
         price: u32,

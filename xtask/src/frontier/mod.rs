@@ -27,7 +27,7 @@ pub struct Args {
     /// given $TRUENO_CORPUS, else the sample in tests/data
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// How many pages of programs to take, in equal parts; 18 stores hold them at once
+    /// How many pages of programs to take, in equal parts; 21 stores hold them at once
     #[arg(
         long,
         value_name = "COUNT",
@@ -68,13 +68,16 @@ enum Kind {
 }
 
 /// The codecs.
-const FIXED: [&str; 6] = [
+const FIXED: [&str; 9] = [
     "lz4",
     "zstd(level=-5)",
     "zstd(level=-1)",
     "zstd1",
     "zstd2",
     "zstd3",
+    "zstd(price=8)",
+    "zstd(price=24)",
+    "zstd(price=64)",
 ];
 
 /// Bits per byte above which the entropy policy keeps a page: the default of `create`.

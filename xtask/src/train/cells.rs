@@ -1,10 +1,10 @@
 //! Divides pages into cells by questions, and says what to expect in each.
 //!
 //! Questions are taken one after the other: each time the one that explains most of what a wrong
-//! choice costs. What a cell says is the mean of its pages, drawn towards that of the cell it was
-//! a part of before the last question; and a program counts for no more than so many pages of a cell,
-//! since the next program is not one of these. Sums are taken in the order of the pages, so the same
-//! data gives the same tables.
+//! choice costs, and of how small pages get. What a cell says is the mean of its pages, drawn towards that
+//! of the cell it was a part of before the last question; and a program counts for no more than so many
+//! pages of a cell, since the next program is not one of these. Sums are taken in the order of the pages,
+//! so the same data gives the same tables.
 
 use trueno_zram_adaptive::features::COUNT as FEATURES;
 use trueno_zram_adaptive::model::{CANDIDATES, Model, QUESTIONS, Question};
@@ -22,6 +22,8 @@ const SPLIT: f64 = 20.0;
 /// A wrong choice for a page counts for no more than this part of what the mean page costs, or keeping
 /// pages as they are would be all that questions are about.
 const WRONG_MAX: f64 = 0.1;
+/// How much it counts beside that how small LZ4 makes a page, as a part of one.
+const SIZE: f64 = 0.3;
 /// Features are from 0 to 64.
 const VALUES: usize = 65;
 
@@ -137,7 +139,7 @@ fn tests(samples: &[Sample], prices: &[f64]) -> Vec<Test> {
 }
 
 /// For each page what each choice costs beyond the best one, at each price: a part of what the mean
-/// page costs, and less what that choice costs in the mean.
+/// page costs, and less what that choice costs in the mean. And how small the page gets.
 fn wrong(samples: &[Sample], prices: &[f64]) -> Vec<Vec<f64>> {
     let mut all = vec![Vec::new(); samples.len()];
     for price in prices {
@@ -157,6 +159,11 @@ fn wrong(samples: &[Sample], prices: &[f64]) -> Vec<Vec<f64>> {
                     .map(|cost| ((cost - best) / mean).min(WRONG_MAX)),
             );
         }
+    }
+    // With codecs that are nearly as good as each other no wrong choice costs much, and a model that
+    // only knew that would say nothing of sizes.
+    for (wrong, sample) in all.iter_mut().zip(samples) {
+        wrong.push(SIZE * sample.outputs[0][0] / trueno_zram_core::PAGE_SIZE as f64);
     }
     for o in 0..all[0].len() {
         let mean = all.iter().map(|wrong| wrong[o]).sum::<f64>() / samples.len() as f64;

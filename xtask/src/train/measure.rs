@@ -13,7 +13,7 @@ use trueno_zram_core::{
 
 /// All that is measured; the first one is a copy of the page. Higher levels of Zstandard take three
 /// times as long as level 3 for 4 % fewer bytes.
-pub const MEASURED: [Algorithm; 8] = [
+pub const MEASURED: [Algorithm; 11] = [
     Algorithm::None,
     Algorithm::Lz4,
     Algorithm::Lz4Hc,
@@ -22,6 +22,9 @@ pub const MEASURED: [Algorithm; 8] = [
     Algorithm::Zstd { level: 1 },
     Algorithm::Zstd { level: 2 },
     Algorithm::Zstd { level: 3 },
+    Algorithm::ZstdAtPrice { price: 8 },
+    Algorithm::ZstdAtPrice { price: 24 },
+    Algorithm::ZstdAtPrice { price: 64 },
 ];
 
 /// The longest block that the store keeps: its largest size class less the object's header.

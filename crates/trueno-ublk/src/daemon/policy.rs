@@ -294,10 +294,10 @@ mod tests {
     #[test]
     fn a_codec_that_is_chosen_no_longer_is_still_there_to_read() {
         let mut policy = Policy::new("adaptive", None, None).unwrap();
-        policy.codecs = ["lz4hc", "zstd1", "zstd(level=7)", "lz4"]
+        policy.codecs = ["lz4hc", "zstd3", "zstd(level=7)", "lz4"]
             .map(str::to_string)
             .to_vec();
-        assert_eq!(policy.names(), ["zstd1", "lz4", "lz4hc", "zstd(level=7)"]);
+        assert_eq!(policy.names(), ["zstd3", "lz4", "lz4hc", "zstd(level=7)"]);
         let config = policy.store_config(4096).unwrap();
         assert_eq!(config.codecs.len(), 4);
         // Of the two that can be chosen, by the places that these have.
