@@ -4,8 +4,13 @@
 
 use crate::model::{CANDIDATES, COUNT};
 use crate::selector::{Favour, ModelSelector};
+use crate::trial::Trial;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use trueno_zram_core::samefill::page_same_filled;
-use trueno_zram_core::{Algorithm, Compressed, Compressor, Error, PAGE_SIZE, PageBytes, Restored};
+use trueno_zram_core::{
+    Algorithm, Compressed, Compressor, Error, PAGE_SIZE, PageBytes, Restored, codec_for,
+};
 
 /// Compresses each piece of data with what the model expects to cost least.
 ///
@@ -30,6 +35,9 @@ pub struct AdaptiveCompressor {
     raw: Compressor,
     same: Compressor,
     candidates: [Compressor; COUNT],
+    /// Pages compressed by themselves.
+    count: AtomicU64,
+    trial: Mutex<Trial>,
 }
 
 /// What [`AdaptiveCompressor::compress_adaptive`] gives.
@@ -45,11 +53,15 @@ pub struct Adaptive {
 impl AdaptiveCompressor {
     /// With all candidates, and [`Favour::Balanced`].
     pub fn new() -> AdaptiveCompressor {
+        let codec = |algorithm| codec_for(algorithm).ok().flatten();
+        let codecs = CANDIDATES.map(|algorithm| codec(algorithm).expect("a candidate is a codec"));
         AdaptiveCompressor {
             selector: with_all(Favour::default()),
             raw: Compressor::new(Algorithm::None),
             same: Compressor::new(Algorithm::SameFill),
             candidates: CANDIDATES.map(Compressor::new),
+            count: AtomicU64::new(0),
+            trial: Mutex::new(Trial::new(&codecs, PAGE_SIZE - 1)),
         }
     }
 
@@ -65,7 +77,8 @@ impl AdaptiveCompressor {
     }
 
     /// Compresses a page, or bytes of any length; the last page of those is taken as if zeros
-    /// followed. Of every page compressed by itself the selector learns how long the block became.
+    /// followed. Of pages compressed by themselves some, one in 64 and later one in 4096, are tried with
+    /// all candidates, from which the selector learns what they take here.
     ///
     /// # Errors
     /// Those of [`Compressor::compress`], none of which these algorithms meet.
@@ -93,17 +106,27 @@ impl AdaptiveCompressor {
             Some(at) => &self.candidates[at - 1],
         };
         let compressed = chosen.compress(data)?;
-        if let (Ok(page), Some(at @ 1..)) = (<&PageBytes>::try_from(data), cheapest)
+        if let Ok(page) = <&PageBytes>::try_from(data)
             && pages == 1
+            && self.is_due()
+            // Another thread may be at it.
+            && let Ok(mut trial) = self.trial.try_lock()
         {
-            let choice = trueno_zram_core::Choice::Codec(at as u8 - 1);
-            self.selector
-                .learn(page, choice, compressed.len() as u32, None);
+            trial.teach(page, &self.selector);
         }
         Ok(Adaptive {
             algorithm_used: compressed.algorithm(),
             data: compressed,
         })
+    }
+
+    /// Whether the next page is one to be tried: often at first, to know the machine.
+    fn is_due(&self) -> bool {
+        let every = match self.count.fetch_add(1, Ordering::Relaxed) {
+            count @ ..4096 => count % 64,
+            count => count % 4096,
+        };
+        every == 63
     }
 
     /// Restores what [`compress_adaptive`](AdaptiveCompressor::compress_adaptive) gave, or any

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! page ── features ── cell ── bytes and time of each candidate ── price ── the cheapest
-//!         5 numbers    of 144         (± what was learnt from outcomes)
+//!         5 numbers    of 144         (· what trials on real pages say)
 //! ```
 //! - [`ModelSelector`]: the `adaptive` policy, for a store that has several codecs.
+//! - [`Trial`]: what each codec really takes here, for [`ModelSelector::observe`].
 //! - [`EntropySelector`]: the `entropy` policy, two thresholds of Shannon entropy.
 //! - [`AdaptiveCompressor`]: the friendly way, any bytes in and a value out.
 //! - [`PageClassifier`], [`BatchClassifier`]: what a page is, and where a batch of them is compressed
@@ -26,6 +27,7 @@
 
 mod classifier;
 mod compressor;
+mod correction;
 mod engine;
 mod entropy;
 pub mod features;
@@ -33,14 +35,15 @@ pub mod model;
 mod rules;
 mod selector;
 mod tables;
+mod trial;
 
 pub use classifier::{BatchClassifier, BatchReport, ComputeBackend, PageClassifier};
 pub use compressor::{Adaptive, AdaptiveCompressor};
+pub use correction::Correction;
 pub use engine::BatchEngine;
 pub use entropy::{EntropyLevel, SAMPLE_BYTES, entropy, entropy_sampled};
 pub use features::Features;
 pub use model::{Model, Prediction};
 pub use rules::EntropySelector;
-pub use selector::{
-    Correction, Explanation, Favour, ModelSelector, ParseFavourError, UnknownCandidate,
-};
+pub use selector::{Explanation, Favour, ModelSelector, ParseFavourError, UnknownCandidate};
+pub use trial::Trial;

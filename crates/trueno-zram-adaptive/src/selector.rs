@@ -3,16 +3,17 @@
 //! ```text
 //! cost = nanoseconds to compress and to restore once  +  price · bytes of the block
 //! ```
-//! The model says what each candidate takes, a [`Correction`] what this machine and its pages made of
-//! earlier predictions, and [`Favour`] is the price.
+//! The model says what each candidate takes, a [`Correction`] how far that is off on this machine, and
+//! [`Favour`] is the price.
 
 #![forbid(unsafe_code)]
 
+use crate::correction::Correction;
 use crate::features::{Features, NOISE};
 use crate::model::{CANDIDATES, COUNT, Model, Prediction};
 use std::fmt;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use trueno_zram_core::{Algorithm, Choice, PAGE_SIZE, PageBytes, Selector};
 
 /// What a byte of memory is worth in processor time.
@@ -120,93 +121,6 @@ impl fmt::Display for UnknownCandidate {
 
 impl std::error::Error for UnknownCandidate {}
 
-/// How far predictions were off lately, for each candidate: a factor on its bytes and one on its
-/// time, learnt from what really happened.
-///
-/// Each outcome moves a factor by 1/64 of the difference, and a factor stays between 3/4 and 4/3: a
-/// run of odd pages cannot make a candidate look free, or be forgotten for good. Choices follow once
-/// a factor has moved by 1/32. Threads share it without waiting; if two report at once one of them
-/// may not count.
-#[derive(Debug)]
-pub struct Correction {
-    factors: [[AtomicU32; 2]; COUNT],
-    /// The factors that the choices were made with.
-    used: [[AtomicU32; 2]; COUNT],
-}
-
-impl Correction {
-    const ONE: u32 = 1 << 16;
-    const MIN: u32 = Correction::ONE * 3 / 4;
-    const MAX: u32 = Correction::ONE * 4 / 3;
-
-    /// No correction yet.
-    pub fn new() -> Correction {
-        let ones = || std::array::from_fn(|_| [const { AtomicU32::new(Correction::ONE) }; 2]);
-        Correction {
-            factors: ones(),
-            used: ones(),
-        }
-    }
-
-    /// The factors on bytes and time of one of [`CANDIDATES`], by its place there.
-    ///
-    /// # Panics
-    /// If there is no such candidate.
-    pub fn factors(&self, candidate: usize) -> [f64; 2] {
-        let factor = |f: &AtomicU32| f64::from(f.load(Ordering::Relaxed)) / 65536.0;
-        self.factors[candidate].each_ref().map(factor)
-    }
-
-    fn apply(&self, candidate: usize, prediction: Prediction) -> Prediction {
-        let [bytes, ns] = self.used[candidate].each_ref();
-        let scaled = |value: u32, factor: &AtomicU32| {
-            ((u64::from(value) * u64::from(factor.load(Ordering::Relaxed))) >> 16) as u32
-        };
-        Prediction {
-            bytes: scaled(prediction.bytes, bytes).min(PAGE_SIZE as u32),
-            ns: scaled(prediction.ns, ns),
-        }
-    }
-
-    /// Moves the factors of a candidate; whether that makes the choices stale.
-    fn learn(&self, candidate: usize, predicted: Prediction, bytes: u32, ns: Option<u32>) -> bool {
-        let outcomes = [(predicted.bytes, Some(bytes)), (predicted.ns, ns)];
-        let factors = self.factors[candidate].iter().zip(&self.used[candidate]);
-        let mut stale = false;
-        for ((factor, used), (predicted, actual)) in factors.zip(outcomes) {
-            let Some(actual) = actual else { continue };
-            let now = Correction::step(factor, predicted, actual);
-            if now.abs_diff(used.load(Ordering::Relaxed)) > Correction::ONE / 32 {
-                used.store(now, Ordering::Relaxed);
-                stale = true;
-            }
-        }
-        stale
-    }
-
-    /// One step of a factor towards what was seen; gives the new one.
-    fn step(factor: &AtomicU32, predicted: u32, actual: u32) -> u32 {
-        let seen = (u64::from(actual) << 16) / u64::from(predicted.max(1));
-        let seen = seen.clamp(Correction::MIN.into(), Correction::MAX.into()) as i64;
-        let old = i64::from(factor.load(Ordering::Relaxed));
-        let difference = seen - old;
-        // All the way in the end: the last steps are of one.
-        let step = match difference / 64 {
-            0 => difference.signum(),
-            step => step,
-        };
-        let new = (old + step) as u32;
-        factor.store(new, Ordering::Relaxed);
-        new
-    }
-}
-
-impl Default for Correction {
-    fn default() -> Correction {
-        Correction::new()
-    }
-}
-
 /// The `adaptive` policy: what the model expects to cost least.
 ///
 /// ```
@@ -233,8 +147,6 @@ pub struct ModelSelector {
     price: u64,
     /// For each candidate its place in the caller's list, if it is there.
     places: [Option<u8>; COUNT],
-    /// Which of the caller's codecs is the cheapest for all pages together; 0 is keeping them.
-    usual: usize,
     correction: Correction,
     /// What is chosen in each cell of the model: a place in the caller's list, or [`RAW`].
     choices: Box<[AtomicU8]>,
@@ -246,7 +158,7 @@ const RAW: u8 = u8::MAX;
 /// A page leaves the usual choice for one that is expected to be cheaper by more than one part in so
 /// many. Below that the difference of two codecs is rather one of programs than one that a look at a
 /// page can tell.
-const MARGIN: u64 = 50;
+const MARGIN: u64 = 200;
 
 impl ModelSelector {
     /// Chooses among `codecs`, and keeping a page as it is. The number in a [`Choice`] is the place
@@ -274,16 +186,14 @@ impl ModelSelector {
             let place = place.ok_or(UnknownCandidate(*algorithm))?;
             places[known.ok_or(UnknownCandidate(*algorithm))?] = Some(place);
         }
-        let mut selector = ModelSelector {
+        let selector = ModelSelector {
             model,
             favour,
             price: (favour.price() * 256.0) as u64,
             places,
-            usual: 0,
-            correction: Correction::new(),
+            correction: Correction::new(&model),
             choices: model.cells.iter().map(|_| AtomicU8::new(RAW)).collect(),
         };
-        selector.usual = selector.cheapest(&selector.expect_mean());
         selector.choose_anew();
         Ok(selector)
     }
@@ -309,26 +219,30 @@ impl ModelSelector {
         &self.correction
     }
 
-    /// Tells what became of a page for which `choice` was made: the bytes of the block (a page if
-    /// it did not get small enough), and the time to compress and restore it where it was measured.
+    /// Tells what each of the codecs, in the order of the list, really made of a page: the bytes of the
+    /// block (a page if it did not get small enough) and the time to compress and restore it.
+    /// [`Trial`](crate::Trial) finds that out.
     ///
-    /// It costs about as much as selecting did, and works out all choices anew each time that a factor has
-    /// moved by a thirty-second since the choices were made.
-    pub fn learn(&self, page: &PageBytes, choice: Choice, bytes: u32, ns: Option<u32>) {
-        let Choice::Codec(place) = choice else { return };
-        let Some(candidate) = self.places.iter().position(|p| *p == Some(place)) else {
-            return;
-        };
-        let predicted = self.model.predict(self.model.cell(&Features::of(page)))[candidate];
-        if self.correction.learn(candidate, predicted, bytes, ns) {
-            self.choose_anew();
-        }
+    /// All codecs on the same page, since a page that is hard for one is hard for the others: a codec
+    /// that only answers for the pages it was chosen for looks worse than it is. The choices are worked
+    /// out anew, which takes some microseconds.
+    ///
+    /// # Panics
+    /// If there is not one outcome for each codec.
+    pub fn observe(&self, page: &PageBytes, outcomes: &[Prediction]) {
+        let codecs = self.places.iter().flatten().count();
+        assert_eq!(codecs, outcomes.len(), "one outcome for each codec");
+        let predicted = self.model.predict(self.model.cell(&Features::of(page)));
+        let actual = self.places.map(|place| Some(outcomes[usize::from(place?)]));
+        self.correction.learn(&predicted, &actual);
+        self.choose_anew();
     }
 
     /// Works out the choice in each cell.
     fn choose_anew(&self) {
+        let usual = self.usual();
         for (cell, choice) in self.choices.iter().enumerate() {
-            let place = match self.choose(&self.expect(cell)) {
+            let place = match self.choose(&self.expect(cell), usual) {
                 0 => None,
                 at => self.places[at - 1],
             };
@@ -348,7 +262,7 @@ impl ModelSelector {
             considered: considered
                 .map(|(at, p)| (name(at), *p, self.cost(*p) as f64 / 256.0))
                 .collect(),
-            usual: name(self.usual),
+            usual: name(self.usual()),
             chosen: match self.choice(&features) {
                 Choice::Raw => Algorithm::None,
                 Choice::Codec(place) => {
@@ -373,8 +287,13 @@ impl ModelSelector {
         let mean = self.model.mean();
         std::array::from_fn(|at| match at {
             0 => self.model.raw(),
-            at => mean[at - 1],
+            at => self.correction.apply(at - 1, mean[at - 1]),
         })
+    }
+
+    /// Which of the caller's codecs is the cheapest for all pages together; 0 is keeping them.
+    fn usual(&self) -> usize {
+        self.cheapest(&self.expect_mean())
     }
 
     /// Whether the caller has this one: 0 is keeping the page.
@@ -394,13 +313,13 @@ impl ModelSelector {
     }
 
     /// The place of the cheapest, if it is so by the margin, else of the usual one.
-    fn choose(&self, expected: &[Prediction; COUNT + 1]) -> usize {
+    fn choose(&self, expected: &[Prediction; COUNT + 1], usual: usize) -> usize {
         let best = self.cheapest(expected);
-        let usual = self.cost(expected[self.usual]);
-        if self.cost(expected[best]) < usual - usual / MARGIN {
+        let cost = self.cost(expected[usual]);
+        if self.cost(expected[best]) < cost - cost / MARGIN {
             best
         } else {
-            self.usual
+            usual
         }
     }
 
@@ -410,6 +329,7 @@ impl ModelSelector {
     pub(crate) fn costs(&self, page: &PageBytes) -> [f64; COUNT + 1] {
         let features = Features::of(page);
         let noise = features.0[NOISE] > 0;
+        let usual = self.usual();
         let mut expected = self.expect(self.model.cell(&features));
         if noise {
             expected[1..]
@@ -418,7 +338,7 @@ impl ModelSelector {
         }
         std::array::from_fn(|at| {
             let cost = self.cost(expected[at]);
-            let margin = if at == self.usual && !noise {
+            let margin = if at == usual && !noise {
                 cost / MARGIN
             } else {
                 0
@@ -453,7 +373,7 @@ pub struct Explanation {
     /// The candidates, with the cost in nanoseconds at that price; [`Algorithm::None`] is keeping
     /// the page.
     pub considered: Vec<(Algorithm, Prediction, f64)>,
-    /// What is chosen unless another is cheaper by two per cent.
+    /// What is chosen unless another is cheaper by half a per cent.
     pub usual: Algorithm,
     /// What is chosen.
     pub chosen: Algorithm,
@@ -574,49 +494,59 @@ mod tests {
         }
     }
 
-    #[test]
-    fn correction_follows_what_happened_and_no_further_than_its_bounds() {
-        let selector = selector(Favour::Balanced);
-        let page = text();
-        let predicted = selector
+    /// What the model expects of a page.
+    fn outcomes(selector: &ModelSelector, page: &PageBytes) -> [Prediction; COUNT] {
+        selector
             .model
-            .predict(selector.model.cell(&Features::of(&page)))[0];
-        let lz4 = Choice::Codec(0);
-        for _ in 0..1000 {
-            selector.learn(&page, lz4, predicted.bytes * 11 / 10, None);
-        }
-        let [bytes, ns] = selector.correction().factors(0);
-        assert!((bytes - 1.1).abs() < 0.02, "{bytes}");
-        assert_eq!(ns, 1.0);
-        for (actual, bound) in [(0, 0.75), (u32::MAX, 4.0 / 3.0)] {
-            for _ in 0..1000 {
-                selector.learn(&page, lz4, actual, Some(actual));
-            }
-            let factors = selector.correction().factors(0);
-            assert!(
-                factors.iter().all(|f| (f - bound).abs() < 0.001),
-                "{factors:?}"
-            );
-        }
-        assert_eq!(selector.correction().factors(1), [1.0; 2]);
-        selector.learn(&page, Choice::Raw, 1, Some(1));
-        selector.learn(&page, Choice::Codec(200), 1, Some(1));
+            .predict(selector.model.cell(&Features::of(page)))
     }
 
     #[test]
-    fn a_candidate_that_disappoints_is_chosen_less() {
+    fn a_codec_that_disappoints_is_chosen_less() {
         let selector = selector(Favour::Speed);
-        let page = text();
-        let lz4 = Choice::Codec(0);
-        let cells = || {
+        let cells = |place: u8| {
             let chosen = selector.choices.iter().map(|c| c.load(Ordering::Relaxed));
-            chosen.filter(|place| *place == 0).count()
+            chosen.filter(|chosen| *chosen == place).count()
         };
-        let before = cells();
+        let before = cells(0);
         assert!(before > 0);
-        for _ in 0..1000 {
-            selector.learn(&page, lz4, PAGE_SIZE as u32, Some(u32::MAX));
+        for _ in 0..100 {
+            let mut seen = outcomes(&selector, &text());
+            seen[0].ns *= 3;
+            selector.observe(&text(), &seen);
         }
-        assert!(cells() < before, "{} of {before}", cells());
+        assert!(cells(0) < before, "{} of {before}", cells(0));
+    }
+
+    #[test]
+    fn a_slower_machine_makes_bytes_cheaper() {
+        let usual = |selector: &ModelSelector| selector.explain(&text()).usual;
+        let selector = selector(Favour::Price(24.0));
+        let before = usual(&selector);
+        for _ in 0..200 {
+            let seen = outcomes(&selector, &text()).map(|seen| Prediction {
+                ns: 4 * seen.ns,
+                ..seen
+            });
+            selector.observe(&text(), &seen);
+        }
+        assert_ne!(usual(&selector), before);
+        assert_eq!(usual(&selector), Algorithm::Lz4);
+    }
+
+    #[test]
+    fn outcomes_are_told_in_the_order_of_the_list() {
+        let algorithms = [Algorithm::Zstd3, Algorithm::Lz4];
+        let selector = ModelSelector::new(Favour::Balanced, &algorithms).unwrap();
+        let all = outcomes(&selector, &text());
+        let places = algorithms.map(|one| CANDIDATES.iter().position(|c| *c == one).unwrap());
+        let mut seen = places.map(|place| all[place]);
+        seen[0].bytes *= 2;
+        for _ in 0..200 {
+            selector.observe(&text(), &seen);
+        }
+        let factors = |place: usize| selector.correction().factors(place);
+        assert!((factors(places[0])[0] - 2.0).abs() < 0.1);
+        assert!((factors(places[1])[0] - 1.0).abs() < 0.1);
     }
 }
