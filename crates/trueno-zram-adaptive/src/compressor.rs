@@ -4,12 +4,13 @@
 
 use crate::model::{CANDIDATES, COUNT};
 use crate::selector::{Favour, ModelSelector};
-use crate::trial::Trial;
-use std::sync::Mutex;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use trueno_zram_core::samefill::page_same_filled;
 use trueno_zram_core::{
-    Algorithm, Compressed, Compressor, Error, PAGE_SIZE, PageBytes, Restored, codec_for,
+    Algorithm, Codec, Compressed, Compressor, Error, Outcome, PAGE_SIZE, Page, PageBytes, Restored,
+    Scratch, Selector, codec_for, is_trial, try_codecs,
 };
 
 /// Compresses each piece of data with what the model expects to cost least.
@@ -40,6 +41,20 @@ pub struct AdaptiveCompressor {
     trial: Mutex<Trial>,
 }
 
+/// What it takes to try all candidates on a page.
+struct Trial {
+    codecs: [Arc<dyn Codec>; COUNT],
+    scratch: Scratch,
+    block: Box<Page>,
+    restored: Box<Page>,
+}
+
+impl fmt::Debug for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trial").finish_non_exhaustive()
+    }
+}
+
 /// What [`AdaptiveCompressor::compress_adaptive`] gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Adaptive {
@@ -55,13 +70,20 @@ impl AdaptiveCompressor {
     pub fn new() -> AdaptiveCompressor {
         let codec = |algorithm| codec_for(algorithm).ok().flatten();
         let codecs = CANDIDATES.map(|algorithm| codec(algorithm).expect("a candidate is a codec"));
+        let mut scratch = Scratch::new();
+        codecs.iter().for_each(|codec| codec.prepare(&mut scratch));
         AdaptiveCompressor {
             selector: with_all(Favour::default()),
             raw: Compressor::new(Algorithm::None),
             same: Compressor::new(Algorithm::SameFill),
             candidates: CANDIDATES.map(Compressor::new),
             count: AtomicU64::new(0),
-            trial: Mutex::new(Trial::new(&codecs, PAGE_SIZE - 1)),
+            trial: Mutex::new(Trial {
+                codecs,
+                scratch,
+                block: Page::boxed(),
+                restored: Page::boxed(),
+            }),
         }
     }
 
@@ -108,11 +130,9 @@ impl AdaptiveCompressor {
         let compressed = chosen.compress(data)?;
         if let Ok(page) = <&PageBytes>::try_from(data)
             && pages == 1
-            && self.is_due()
-            // Another thread may be at it.
-            && let Ok(mut trial) = self.trial.try_lock()
+            && is_trial(self.count.fetch_add(1, Ordering::Relaxed))
         {
-            trial.teach(page, &self.selector);
+            self.try_all(page);
         }
         Ok(Adaptive {
             algorithm_used: compressed.algorithm(),
@@ -120,13 +140,27 @@ impl AdaptiveCompressor {
         })
     }
 
-    /// Whether the next page is one to be tried: often at first, to know the machine.
-    fn is_due(&self) -> bool {
-        let every = match self.count.fetch_add(1, Ordering::Relaxed) {
-            count @ ..4096 => count % 64,
-            count => count % 4096,
+    /// Tries all candidates on `page`, if nobody else is at it.
+    fn try_all(&self, page: &PageBytes) {
+        let Ok(mut trial) = self.trial.try_lock() else {
+            return;
         };
-        every == 63
+        let Trial {
+            codecs,
+            scratch,
+            block,
+            restored,
+        } = &mut *trial;
+        let mut outcomes = [Outcome::default(); COUNT];
+        try_codecs(
+            codecs,
+            page,
+            &mut block[..],
+            restored,
+            scratch,
+            &mut outcomes,
+        );
+        self.selector.observe(page, &outcomes);
     }
 
     /// Restores what [`compress_adaptive`](AdaptiveCompressor::compress_adaptive) gave, or any

@@ -9,7 +9,7 @@
 use crate::model::{COUNT, Model, Prediction};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use trueno_zram_core::PAGE_SIZE;
+use trueno_zram_core::{Outcome, PAGE_SIZE};
 
 /// Each trial weighs a part in so many less than the next one.
 const MEMORY: f64 = 16.0;
@@ -64,13 +64,11 @@ impl Correction {
 
     /// Moves the factors by what each candidate was expected to take for a page, and took, where it was
     /// tried.
-    pub(crate) fn learn(
-        &self,
-        expected: &[Prediction; COUNT],
-        actual: &[Option<Prediction>; COUNT],
-    ) {
-        // Nothing can panic while it is held, but for arithmetic that cannot overflow.
-        let mut sums = self.sums.lock().unwrap_or_else(|held| held.into_inner());
+    pub(crate) fn learn(&self, expected: &[Prediction; COUNT], actual: &[Option<Outcome>; COUNT]) {
+        // Who stores pages waits for nobody: if another thread is at it, one trial does not count.
+        let Ok(mut sums) = self.sums.try_lock() else {
+            return;
+        };
         let all = sums.iter_mut().zip(&self.factors);
         for ((sums, factors), (expected, actual)) in all.zip(expected.iter().zip(actual)) {
             let Some(actual) = actual else { continue };
@@ -94,12 +92,16 @@ mod tests {
         [Prediction { bytes, ns }; COUNT]
     }
 
+    fn all(bytes: u32, ns: u32) -> [Option<Outcome>; COUNT] {
+        [Some(Outcome { bytes, ns }); COUNT]
+    }
+
     #[test]
     fn factors_follow_what_happened_and_no_further_than_their_bounds() {
         let correction = Correction::new(&Model::default());
         let expected = page(1000, 5000);
         for _ in 0..200 {
-            let mut seen = page(1100, 5000).map(Some);
+            let mut seen = all(1100, 5000);
             seen[1] = None;
             correction.learn(&expected, &seen);
         }
@@ -110,7 +112,7 @@ mod tests {
         assert_eq!(correction.apply(0, expected[0]).bytes, 1099);
         for (seen, bound) in [(0, 1.0 / BOUND), (u32::MAX, BOUND)] {
             for _ in 0..400 {
-                correction.learn(&expected, &page(seen, seen).map(Some));
+                correction.learn(&expected, &all(seen, seen));
             }
             let factors = correction.factors(0);
             assert!(

@@ -5,7 +5,6 @@
 //!         5 numbers    of 144         (· what trials on real pages say)
 //! ```
 //! - [`ModelSelector`]: the `adaptive` policy, for a store that has several codecs.
-//! - [`Trial`]: what each codec really takes here, for [`ModelSelector::observe`].
 //! - [`EntropySelector`]: the `entropy` policy, two thresholds of Shannon entropy.
 //! - [`AdaptiveCompressor`]: the friendly way, any bytes in and a value out.
 //! - [`PageClassifier`], [`BatchClassifier`]: what a page is, and where a batch of them is compressed
@@ -35,7 +34,6 @@ pub mod model;
 mod rules;
 mod selector;
 mod tables;
-mod trial;
 
 pub use classifier::{BatchClassifier, BatchReport, ComputeBackend, PageClassifier};
 pub use compressor::{Adaptive, AdaptiveCompressor};
@@ -46,4 +44,3 @@ pub use features::Features;
 pub use model::{Model, Prediction};
 pub use rules::EntropySelector;
 pub use selector::{Explanation, Favour, ModelSelector, ParseFavourError, UnknownCandidate};
-pub use trial::Trial;

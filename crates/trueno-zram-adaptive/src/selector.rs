@@ -14,7 +14,7 @@ use crate::model::{CANDIDATES, COUNT, Model, Prediction};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
-use trueno_zram_core::{Algorithm, Choice, PAGE_SIZE, PageBytes, Selector};
+use trueno_zram_core::{Algorithm, Choice, Outcome, PAGE_SIZE, PageBytes, Selector};
 
 /// What a byte of memory is worth in processor time.
 ///
@@ -219,25 +219,6 @@ impl ModelSelector {
         &self.correction
     }
 
-    /// Tells what each of the codecs, in the order of the list, really made of a page: the bytes of the
-    /// block (a page if it did not get small enough) and the time to compress and restore it.
-    /// [`Trial`](crate::Trial) finds that out.
-    ///
-    /// All codecs on the same page, since a page that is hard for one is hard for the others: a codec
-    /// that only answers for the pages it was chosen for looks worse than it is. The choices are worked
-    /// out anew, which takes some microseconds.
-    ///
-    /// # Panics
-    /// If there is not one outcome for each codec.
-    pub fn observe(&self, page: &PageBytes, outcomes: &[Prediction]) {
-        let codecs = self.places.iter().flatten().count();
-        assert_eq!(codecs, outcomes.len(), "one outcome for each codec");
-        let predicted = self.model.predict(self.model.cell(&Features::of(page)));
-        let actual = self.places.map(|place| Some(outcomes[usize::from(place?)]));
-        self.correction.learn(&predicted, &actual);
-        self.choose_anew();
-    }
-
     /// Works out the choice in each cell.
     fn choose_anew(&self) {
         let usual = self.usual();
@@ -359,6 +340,20 @@ fn name(at: usize) -> Algorithm {
 impl Selector for ModelSelector {
     fn select(&self, page: &PageBytes) -> Choice {
         self.choice(&Features::of(page))
+    }
+
+    fn learns(&self) -> bool {
+        true
+    }
+
+    /// All codecs on the same page, since a page that is hard for one is hard for the others: a codec
+    /// that only answers for the pages it was chosen for looks worse than it is. The choices are worked
+    /// out anew, which takes some microseconds. Places without an outcome are left as they are.
+    fn observe(&self, page: &PageBytes, outcomes: &[Outcome]) {
+        let predicted = self.model.predict(self.model.cell(&Features::of(page)));
+        let seen = |place: Option<u8>| outcomes.get(usize::from(place?)).copied();
+        self.correction.learn(&predicted, &self.places.map(seen));
+        self.choose_anew();
     }
 }
 
@@ -495,10 +490,10 @@ mod tests {
     }
 
     /// What the model expects of a page.
-    fn outcomes(selector: &ModelSelector, page: &PageBytes) -> [Prediction; COUNT] {
-        selector
-            .model
-            .predict(selector.model.cell(&Features::of(page)))
+    fn outcomes(selector: &ModelSelector, page: &PageBytes) -> [Outcome; COUNT] {
+        let cell = selector.model.cell(&Features::of(page));
+        let outcome = |Prediction { bytes, ns }| Outcome { bytes, ns };
+        selector.model.predict(cell).map(outcome)
     }
 
     #[test]
@@ -524,7 +519,7 @@ mod tests {
         let selector = selector(Favour::Price(24.0));
         let before = usual(&selector);
         for _ in 0..200 {
-            let seen = outcomes(&selector, &text()).map(|seen| Prediction {
+            let seen = outcomes(&selector, &text()).map(|seen| Outcome {
                 ns: 4 * seen.ns,
                 ..seen
             });

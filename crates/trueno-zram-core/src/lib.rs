@@ -52,7 +52,9 @@ mod simd;
 
 pub use algorithm::{Algorithm, ParseAlgorithmError};
 pub use codec::same as samefill;
-pub use codec::{Choice, Codec, CodecId, Scratch, Selector, codec_for};
+pub use codec::{
+    Choice, Codec, CodecId, Outcome, Scratch, Selector, codec_for, is_trial, try_codecs,
+};
 pub use compressed::{Compressed, Restored};
 pub use compressor::{Compressor, CompressorBuilder};
 pub use error::Error;

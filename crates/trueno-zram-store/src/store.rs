@@ -14,7 +14,7 @@ use crate::compact::Compactor;
 use crate::damage::{Damage, Met, Notes};
 use crate::error::{AttachError, CreateError, ReadError, WriteError};
 use crate::memory::Memory;
-use crate::plan::{Config, Growth, Plan};
+use crate::plan::{CODECS_MAX, Config, Growth, Plan};
 use crate::pool::{AdoptError, Current, Frame, OBJECT_MAX, Pool, Slot, class_of};
 use crate::stats::{ChosenStats, ClassStats, Counters, Stats};
 use crate::superblock::Superblock;
@@ -24,7 +24,9 @@ use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use trueno_zram_core::codec::same::{fill_page_word, page_same_filled};
-use trueno_zram_core::{Choice, Codec, CodecId, PAGE_SIZE, Page, PageBytes, Scratch};
+use trueno_zram_core::{
+    Choice, Codec, CodecId, Outcome, PAGE_SIZE, Page, PageBytes, Scratch, is_trial, try_codecs,
+};
 use twox_hash::XxHash3_64;
 
 /// Bytes before the block.
@@ -98,6 +100,8 @@ struct Codecs {
     list: Vec<Arc<dyn Codec>>,
     by_id: [Option<Arc<dyn Codec>>; 16],
     selector: Arc<dyn trueno_zram_core::Selector>,
+    /// Whether the selector wants to know what codecs take.
+    learns: bool,
 }
 
 impl Store {
@@ -164,6 +168,7 @@ impl Store {
             codecs: Codecs {
                 list: config.codecs,
                 by_id,
+                learns: config.selector.learns(),
                 selector: config.selector,
             },
             mem_limit: AtomicU64::new(config.mem_limit.unwrap_or(0)),
@@ -291,6 +296,7 @@ impl Store {
                 object: Box::new([0; PAGE_SIZE]),
                 page: Some(Page::boxed()),
             },
+            written: 0,
         }
     }
 
@@ -672,6 +678,8 @@ pub struct Worker {
     store: Arc<Store>,
     shared: Arc<Shared>,
     buffers: Buffers,
+    /// Pages written for a selector that learns.
+    written: u64,
 }
 
 /// What a worker writes to while it works.
@@ -789,7 +797,29 @@ impl Worker {
     /// Writes page `index`. On an error the page holds what it held before.
     pub fn write(&mut self, index: u64, page: &PageBytes) -> Result<(), WriteError> {
         let result = self.write_uncounted(index, page);
+        if self.store.codecs.learns {
+            if is_trial(self.written) && page_same_filled(page).is_none() {
+                self.try_codecs(page);
+            }
+            self.written += 1;
+        }
         self.count_write(index, result)
+    }
+
+    /// Tries all codecs on a page, and tells the selector.
+    fn try_codecs(&mut self, page: &PageBytes) {
+        let Buffers {
+            scratch,
+            object,
+            page: restored,
+        } = &mut self.buffers;
+        let Codecs { list, selector, .. } = &self.store.codecs;
+        let restored = restored.as_mut().expect(NO_NESTING);
+        let mut outcomes = [Outcome::default(); CODECS_MAX];
+        let outcomes = &mut outcomes[..list.len()];
+        let block = &mut object[..BLOCK_MAX];
+        try_codecs(list, page, block, restored, scratch, outcomes);
+        selector.observe(page, outcomes);
     }
 
     fn write_uncounted(&mut self, index: u64, page: &PageBytes) -> Result<(), WriteError> {

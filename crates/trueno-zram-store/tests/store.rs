@@ -3,11 +3,13 @@
 mod common;
 
 use common::Random;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use trueno_zram_core::codec::lz4::Lz4;
 use trueno_zram_core::codec::zstd::{Dictionary, Zstd};
-use trueno_zram_core::{Choice, PAGE_SIZE, Page, PageBytes, Selector};
+use trueno_zram_core::{
+    Algorithm, Choice, Outcome, PAGE_SIZE, Page, PageBytes, Selector, codec_for,
+};
 use trueno_zram_store::{
     Config, CreateError, Growth, Memory, Met, ReadError, Store, Worker, WriteError,
 };
@@ -48,6 +50,51 @@ fn same_filled_pages_take_no_memory_unless_their_word_is_odd() {
         (5, 5, 1)
     );
     assert_eq!((stats.compr_data_size, stats.huge_pages), (0, 0));
+}
+
+#[test]
+fn a_selector_that_learns_is_told_what_codecs_make_of_pages() {
+    #[derive(Default)]
+    struct Pupil(Mutex<Vec<(u8, Vec<Outcome>)>>);
+    impl Selector for Pupil {
+        fn select(&self, _page: &PageBytes) -> Choice {
+            Choice::Codec(0)
+        }
+        fn learns(&self) -> bool {
+            true
+        }
+        fn observe(&self, page: &PageBytes, outcomes: &[Outcome]) {
+            self.0.lock().unwrap().push((page[0], outcomes.to_vec()));
+        }
+    }
+    let codec = |algorithm| codec_for(algorithm).unwrap().unwrap();
+    let pupil = Arc::new(Pupil::default());
+    let mut config = Config::new(1 << 20, codec(Algorithm::Lz4));
+    config.codecs.push(codec(Algorithm::Zstd1));
+    config.selector = pupil.clone();
+    let mut worker = store(config).worker();
+    for number in 0..=128u8 {
+        let mut page = Page::ZERO;
+        match number {
+            64 => page.fill(number),
+            _ => page[..2].copy_from_slice(&[number, 1]),
+        }
+        worker.write(u64::from(number), &page).unwrap();
+    }
+    let mut back = Page::ZERO;
+    worker.read(128, &mut back).unwrap();
+    assert_eq!(back[..3], [128, 1, 0]);
+    let told = pupil.0.lock().unwrap();
+    // The page between them is one repeated byte, for which there is nothing to choose.
+    let pages: Vec<u8> = told.iter().map(|(first, _)| *first).collect();
+    assert_eq!(pages, [0, 128]);
+    for (_, outcomes) in told.iter() {
+        assert_eq!(outcomes.len(), 2);
+        for outcome in outcomes {
+            assert!((1..100).contains(&outcome.bytes), "{outcome:?}");
+            assert!((1..u32::MAX).contains(&outcome.ns), "{outcome:?}");
+        }
+    }
 }
 
 #[test]

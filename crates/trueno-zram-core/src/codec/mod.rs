@@ -14,7 +14,9 @@ pub use scratch::Scratch;
 
 use crate::isa::Isa;
 use crate::{Algorithm, Error, PageBytes};
+use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Which format a stored block is in. Four bits in the store's page-table entry, so 1 to 15.
 /// It names what is needed to *decode*: all levels of Zstandard are one id.
@@ -182,6 +184,78 @@ pub enum Choice {
 pub trait Selector: Send + Sync {
     /// Called for every page that is not same-filled. Must not allocate.
     fn select(&self, page: &PageBytes) -> Choice;
+
+    /// Whether it wants to know what codecs really take. If so a page is tried with all of them once
+    /// in a while ([`try_codecs`]).
+    fn learns(&self) -> bool {
+        false
+    }
+
+    /// Told what each codec of the store's list made of a page. Must not allocate, nor wait for
+    /// anybody who might.
+    fn observe(&self, _page: &PageBytes, _outcomes: &[Outcome]) {}
+}
+
+/// What a codec really made of a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Bytes of the block; a page where there was no room for it.
+    pub bytes: u32,
+    /// Nanoseconds to compress the page and to restore it.
+    pub ns: u32,
+}
+
+/// Which of the pages that are stored are tried: the first of each 64, and later of each 4096. That is
+/// often enough to know a machine soon, and so seldom that trying all codecs costs 1 % of the time.
+pub fn is_trial(count: u64) -> bool {
+    match count {
+        ..4096 => count.is_multiple_of(64),
+        _ => count.is_multiple_of(4096),
+    }
+}
+
+/// Compresses `page` by each of `codecs` and restores it, to see what that takes: the faster of two times,
+/// since a thread may be interrupted. Some twenty microseconds for each codec.
+///
+/// `block` is written to, and its length is the room that a block has; `restored` too. `scratch` is one
+/// that all codecs have prepared.
+///
+/// # Panics
+/// If there is not one outcome for each codec.
+pub fn try_codecs(
+    codecs: &[Arc<dyn Codec>],
+    page: &PageBytes,
+    block: &mut [u8],
+    restored: &mut PageBytes,
+    scratch: &mut Scratch,
+    outcomes: &mut [Outcome],
+) {
+    assert_eq!(codecs.len(), outcomes.len(), "one outcome for each codec");
+    for (codec, outcome) in codecs.iter().zip(outcomes) {
+        *outcome = Outcome {
+            bytes: crate::PAGE_SIZE as u32,
+            ns: u32::MAX,
+        };
+        for _ in 0..2 {
+            let begin = Instant::now();
+            match codec.compress(black_box(page), block, scratch) {
+                Some(length) => {
+                    outcome.bytes = length as u32;
+                    // Its own block, so it comes back; and if not, no harm is done here.
+                    _ = codec.decompress(black_box(&block[..length]), restored, scratch);
+                }
+                // It would be copied, and copied back.
+                None => {
+                    for _ in 0..2 {
+                        *restored = *black_box(page);
+                        black_box(&mut *restored);
+                    }
+                }
+            }
+            let ns = u32::try_from(begin.elapsed().as_nanos()).unwrap_or(u32::MAX);
+            outcome.ns = outcome.ns.min(ns);
+        }
+    }
 }
 
 /// The simplest selector: always the same choice.
