@@ -11,9 +11,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use trueno_zram_core::{Outcome, PAGE_SIZE};
 
-/// Each trial weighs a part in so many less than the next one.
-const MEMORY: f64 = 16.0;
-/// A factor is not above this, and not below one by this.
+/// What a model expects counts as much as so many trials.
+const BEFORE: f64 = 8.0;
+/// Once there were so many, each trial weighs a part in so many less than the next one. With fewer the
+/// factors follow single pages, and choices get worse than without any.
+const MEMORY: f64 = 64.0;
+/// Factors are between one by this, and this.
 const BOUND: f64 = 4.0;
 const ONE: f64 = 65536.0;
 
@@ -29,14 +32,17 @@ pub struct Correction {
 struct Sum {
     actual: f64,
     expected: f64,
+    /// How many trials are in it.
+    trials: f64,
 }
 
 impl Correction {
     /// No correction yet: as if the last pages had been as `model` expects of all pages.
     pub(crate) fn new(model: &Model<'_>) -> Correction {
         let sum = |value: u32| Sum {
-            actual: MEMORY * f64::from(value),
-            expected: MEMORY * f64::from(value),
+            actual: BEFORE * f64::from(value),
+            expected: BEFORE * f64::from(value),
+            trials: BEFORE,
         };
         Correction {
             factors: std::array::from_fn(|_| [const { AtomicU32::new(ONE as u32) }; 2]),
@@ -76,8 +82,11 @@ impl Correction {
             for ((sum, factor), (expected, actual)) in sums.iter_mut().zip(factors).zip(values) {
                 let expected = f64::from(expected.max(1));
                 let actual = f64::from(actual).clamp(expected / BOUND, expected * BOUND);
-                sum.actual += actual - sum.actual / MEMORY;
-                sum.expected += expected - sum.expected / MEMORY;
+                let kept = 1.0 - 1.0 / MEMORY;
+                let kept = if sum.trials < MEMORY { 1.0 } else { kept };
+                sum.actual = kept * sum.actual + actual;
+                sum.expected = kept * sum.expected + expected;
+                sum.trials = kept * sum.trials + 1.0;
                 factor.store((ONE * sum.actual / sum.expected) as u32, Ordering::Relaxed);
             }
         }
@@ -100,7 +109,7 @@ mod tests {
     fn factors_follow_what_happened_and_no_further_than_their_bounds() {
         let correction = Correction::new(&Model::default());
         let expected = page(1000, 5000);
-        for _ in 0..200 {
+        for _ in 0..1000 {
             let mut seen = all(1100, 5000);
             seen[1] = None;
             correction.learn(&expected, &seen);
@@ -111,7 +120,7 @@ mod tests {
         assert_eq!(correction.factors(1), [1.0; 2]);
         assert_eq!(correction.apply(0, expected[0]).bytes, 1099);
         for (seen, bound) in [(0, 1.0 / BOUND), (u32::MAX, BOUND)] {
-            for _ in 0..400 {
+            for _ in 0..2000 {
                 correction.learn(&expected, &all(seen, seen));
             }
             let factors = correction.factors(0);

@@ -219,6 +219,18 @@ impl ModelSelector {
         &self.correction
     }
 
+    /// [`observe`](Selector::observe), of a page that looks so.
+    pub fn learn(&self, features: &Features, outcomes: &[Outcome]) {
+        if features.0[NOISE] > 0 {
+            // It is kept, and says nothing of pages that are not.
+            return;
+        }
+        let predicted = self.model.predict(self.model.cell(features));
+        let seen = |place: Option<u8>| outcomes.get(usize::from(place?)).copied();
+        self.correction.learn(&predicted, &self.places.map(seen));
+        self.choose_anew();
+    }
+
     /// Works out the choice in each cell.
     fn choose_anew(&self) {
         let usual = self.usual();
@@ -342,18 +354,19 @@ impl Selector for ModelSelector {
         self.choice(&Features::of(page))
     }
 
-    fn learns(&self) -> bool {
-        true
+    fn learns(&self) -> usize {
+        let places = self.places.iter().flatten();
+        places
+            .map(|place| usize::from(*place) + 1)
+            .max()
+            .unwrap_or(0)
     }
 
     /// All codecs on the same page, since a page that is hard for one is hard for the others: a codec
     /// that only answers for the pages it was chosen for looks worse than it is. The choices are worked
     /// out anew, which takes some microseconds. Places without an outcome are left as they are.
     fn observe(&self, page: &PageBytes, outcomes: &[Outcome]) {
-        let predicted = self.model.predict(self.model.cell(&Features::of(page)));
-        let seen = |place: Option<u8>| outcomes.get(usize::from(place?)).copied();
-        self.correction.learn(&predicted, &self.places.map(seen));
-        self.choose_anew();
+        self.learn(&Features::of(page), outcomes);
     }
 }
 

@@ -4,7 +4,9 @@ mod pages;
 
 use std::sync::Arc;
 use trueno_zram_core::codec::zstd::{self, Zstd};
-use trueno_zram_core::{Algorithm, Codec, CodecId, Error, PAGE_SIZE, Page, Scratch, codec_for};
+use trueno_zram_core::{
+    Algorithm, Codec, CodecId, Error, PAGE_SIZE, Page, Scratch, codec_for, is_trial,
+};
 
 /// More than any codec needs.
 const ROOM: usize = 2 * PAGE_SIZE;
@@ -354,4 +356,11 @@ fn a_name_without_a_codec_and_numbers_out_of_range_are_errors() {
         );
     }
     assert!(codec_for(Algorithm::None).unwrap().is_none());
+}
+
+#[test]
+fn few_pages_are_trials_and_fewer_later() {
+    let trials: Vec<u64> = (0..20_000).filter(|count| is_trial(*count)).collect();
+    assert_eq!(trials[..3], [0, 64, 128]);
+    assert_eq!(trials[63..], [4032, 4096, 8192, 12_288, 16_384]);
 }

@@ -12,7 +12,10 @@ use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 use trueno_zram_core::codec::zstd::{Dictionary, Zstd};
-use trueno_zram_core::{Algorithm, Compressor, CompressorBuilder, PAGE_SIZE, Page, Scratch};
+use trueno_zram_core::{
+    Algorithm, Compressor, CompressorBuilder, Outcome, PAGE_SIZE, Page, Scratch, codec_for,
+    try_codecs,
+};
 
 thread_local! {
     /// Allocations by this thread. Needs neither initialisation nor a destructor, which might
@@ -145,6 +148,42 @@ fn after_prepare_nothing_is_allocated() {
                 });
                 assert_eq!(made, 0, "{} {name} round {round}", compressor.algorithm());
             }
+        }
+    }
+}
+
+#[test]
+fn trying_codecs_allocates_nothing() {
+    let codecs = [
+        Algorithm::Lz4,
+        Algorithm::ZstdAtPrice { price: 24 },
+        Algorithm::Zstd3,
+        Algorithm::Zstd { level: -1 },
+    ];
+    let codecs = codecs.map(|algorithm| codec_for(algorithm).unwrap().unwrap());
+    let mut scratch = Scratch::new();
+    codecs.iter().for_each(|codec| codec.prepare(&mut scratch));
+    let (mut block, mut restored) = ([0; 3832], Page::ZERO);
+    let mut outcomes = [Outcome::default(); 4];
+    for (name, page) in pages::one_of_each(1) {
+        let made = allocations(|| {
+            let outcomes = &mut outcomes;
+            try_codecs(
+                &codecs,
+                &page,
+                &mut block,
+                &mut restored,
+                &mut scratch,
+                outcomes,
+            );
+        });
+        assert_eq!(made, 0, "{name}");
+        for outcome in outcomes {
+            assert!(
+                outcome.bytes <= 3832 || outcome.bytes == PAGE_SIZE as u32,
+                "{outcome:?}"
+            );
+            assert!((1..u32::MAX).contains(&outcome.ns), "{name}: {outcome:?}");
         }
     }
 }

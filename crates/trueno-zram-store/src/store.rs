@@ -100,8 +100,8 @@ struct Codecs {
     list: Vec<Arc<dyn Codec>>,
     by_id: [Option<Arc<dyn Codec>>; 16],
     selector: Arc<dyn trueno_zram_core::Selector>,
-    /// Whether the selector wants to know what codecs take.
-    learns: bool,
+    /// How many of the first codecs the selector wants to know more of.
+    learns: usize,
 }
 
 impl Store {
@@ -166,9 +166,9 @@ impl Store {
             memory,
             pool,
             codecs: Codecs {
-                list: config.codecs,
                 by_id,
-                learns: config.selector.learns(),
+                learns: config.selector.learns().min(config.codecs.len()),
+                list: config.codecs,
                 selector: config.selector,
             },
             mem_limit: AtomicU64::new(config.mem_limit.unwrap_or(0)),
@@ -797,7 +797,7 @@ impl Worker {
     /// Writes page `index`. On an error the page holds what it held before.
     pub fn write(&mut self, index: u64, page: &PageBytes) -> Result<(), WriteError> {
         let result = self.write_uncounted(index, page);
-        if self.store.codecs.learns {
+        if self.store.codecs.learns > 0 {
             if is_trial(self.written) && page_same_filled(page).is_none() {
                 self.try_codecs(page);
             }
@@ -806,14 +806,20 @@ impl Worker {
         self.count_write(index, result)
     }
 
-    /// Tries all codecs on a page, and tells the selector.
+    /// Tries codecs on a page, and tells the selector.
     fn try_codecs(&mut self, page: &PageBytes) {
         let Buffers {
             scratch,
             object,
             page: restored,
         } = &mut self.buffers;
-        let Codecs { list, selector, .. } = &self.store.codecs;
+        let Codecs {
+            list,
+            selector,
+            learns,
+            ..
+        } = &self.store.codecs;
+        let list = &list[..*learns];
         let restored = restored.as_mut().expect(NO_NESTING);
         let mut outcomes = [Outcome::default(); CODECS_MAX];
         let outcomes = &mut outcomes[..list.len()];

@@ -60,8 +60,8 @@ fn a_selector_that_learns_is_told_what_codecs_make_of_pages() {
         fn select(&self, _page: &PageBytes) -> Choice {
             Choice::Codec(0)
         }
-        fn learns(&self) -> bool {
-            true
+        fn learns(&self) -> usize {
+            2
         }
         fn observe(&self, page: &PageBytes, outcomes: &[Outcome]) {
             self.0.lock().unwrap().push((page[0], outcomes.to_vec()));
@@ -71,6 +71,7 @@ fn a_selector_that_learns_is_told_what_codecs_make_of_pages() {
     let pupil = Arc::new(Pupil::default());
     let mut config = Config::new(1 << 20, codec(Algorithm::Lz4));
     config.codecs.push(codec(Algorithm::Zstd1));
+    config.codecs.push(codec(Algorithm::Zstd3));
     config.selector = pupil.clone();
     let mut worker = store(config).worker();
     for number in 0..=128u8 {

@@ -255,6 +255,11 @@ fn card_of(data: &Data, tables: &Tables) -> Result<String> {
         );
     }
     let _ = write!(text, "\n## Regret\n{}", regret::tables(data, &models));
+    let _ = write!(
+        text,
+        "\n## Correction\n{}",
+        regret::correction(data, &models)
+    );
     Ok(text)
 }
 

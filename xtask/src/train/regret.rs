@@ -6,7 +6,7 @@ use super::{FAVOURS, places, train};
 use std::fmt::Write as _;
 use trueno_zram_adaptive::model::{CANDIDATES, Model};
 use trueno_zram_adaptive::{EntropySelector, Favour, ModelSelector};
-use trueno_zram_core::{Algorithm, Choice};
+use trueno_zram_core::{Algorithm, Choice, Outcome, is_trial};
 
 /// Other prices, to show the whole range.
 const PRICES: [f64; 8] = [4.0, 12.0, 16.0, 20.0, 32.0, 48.0, 128.0, 256.0];
@@ -156,6 +156,96 @@ pub fn tables(data: &Data, models: &[Model<'static>]) -> String {
         let _ = writeln!(text, "| {price} | {} |", beside_fixed(&seen, price, data));
     }
     text
+}
+
+/// On what machine the pages are imagined to be compressed: which times are longer, and how many times.
+const MACHINES: [(&str, Slower, f64); 6] = [
+    ("as measured", Slower::All, 1.0),
+    ("all twice as slow", Slower::All, 2.0),
+    ("all twice as fast", Slower::All, 0.5),
+    ("Zstandard 1.5 times as slow", Slower::Zstd, 1.5),
+    ("Zstandard 1.5 times as fast", Slower::Zstd, 1.0 / 1.5),
+    ("LZ4 twice as slow", Slower::Lz4, 2.0),
+];
+
+#[derive(Clone, Copy)]
+enum Slower {
+    All,
+    Zstd,
+    Lz4,
+}
+
+impl Slower {
+    fn is(self, algorithm: Algorithm) -> bool {
+        match self {
+            Slower::All => true,
+            Slower::Zstd => matches!(
+                algorithm,
+                Algorithm::Zstd { .. } | Algorithm::ZstdAtPrice { .. }
+            ),
+            Slower::Lz4 => algorithm == Algorithm::Lz4,
+        }
+    }
+}
+
+/// What trials bring, on this machine and on others.
+pub fn correction(data: &Data, models: &[Model<'static>]) -> String {
+    let mut text = "What trials of all candidates bring (one page of 64, later of 4096; their own \
+                    time not counted), on the machine of the times and where they would be \
+                    others: regret in per cent without them and with them, each program left \
+                    out and learnt from anew.\n\n\
+                    | | speed | balanced | memory |\n|---|---|---|---|\n"
+        .to_owned();
+    for (name, slower, times) in MACHINES {
+        let figures = FAVOURS.map(|favour| {
+            let [without, with] = [false, true].map(|learns| {
+                let sets = data.sets.iter().zip(models).filter(|(set, _)| set.seen);
+                let sums = sets.fold([0.0; 2], |sums, (set, model)| {
+                    let of_set = learning(set, *model, favour, (slower, times), learns);
+                    [0, 1].map(|i| sums[i] + of_set[i])
+                });
+                100.0 * (sums[0] / sums[1] - 1.0)
+            });
+            format!("{without:.2} → {with:.2}")
+        });
+        let _ = writeln!(text, "| {name} | {} |", figures.join(" | "));
+    }
+    text
+}
+
+/// What a selector costs for the pages of one program, and what the oracle does.
+fn learning(
+    set: &Set,
+    model: Model<'static>,
+    favour: Favour,
+    (slower, times): (Slower, f64),
+    learns: bool,
+) -> [f64; 2] {
+    let selector = ModelSelector::with_model(model, favour, &CANDIDATES).expect("they are known");
+    let places = places();
+    let mut sums = [0.0; 2];
+    for (count, page) in (0..).zip(&set.pages) {
+        let mut figures = page.figures;
+        for (figures, algorithm) in figures.iter_mut().zip(MEASURED) {
+            if slower.is(algorithm) {
+                figures.ns = (f64::from(figures.ns) * times) as u32;
+            }
+        }
+        let costs = figures.map(|figures| figures.cost(favour.price()));
+        sums[0] += match selector.choice(&page.features) {
+            Choice::Raw => costs[0],
+            Choice::Codec(place) => costs[places[usize::from(place)]],
+        };
+        sums[1] += costs.into_iter().fold(f64::INFINITY, f64::min);
+        if learns && is_trial(count) {
+            let outcome = |place: usize| Outcome {
+                bytes: figures[place].bytes,
+                ns: figures[place].ns,
+            };
+            selector.learn(&page.features, &places.map(outcome));
+        }
+    }
+    sums
 }
 
 /// The regret of the model with its own time, and of the best fixed algorithm.
