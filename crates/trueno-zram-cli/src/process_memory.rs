@@ -115,6 +115,14 @@ impl ProcessMemory {
         Ok(ProcessMemory { pid, memory })
     }
 
+    /// The mapping in which `address` lies, if that is private: its first address, and the one behind it.
+    pub fn private_range_of(&self, address: u64) -> anyhow::Result<Option<(u64, u64)>> {
+        let path = format!("/proc/{}/maps", self.pid);
+        let maps = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let mut ranges = maps.lines().filter_map(private_range);
+        Ok(ranges.find(|(start, end)| (*start..*end).contains(&address)))
+    }
+
     /// The addresses of its private pages that could be swapped out, in order. A frame that several processes
     /// map is given once: it is added to the frames `taken`, and left out where it is among them.
     pub fn swappable(&self, taken: &mut Frames) -> anyhow::Result<Addresses> {

@@ -22,7 +22,11 @@ pub struct Args {
     #[arg(
         long,
         default_value = ALGORITHM,
-        help = format!("How pages are compressed: adaptive, {}", Algorithm::CODECS)
+        help = format!(
+            "How pages are compressed: adaptive, {}; with price=N Zstandard takes no more than N \
+             nanoseconds for each byte that this saves",
+            Algorithm::CODECS
+        )
     )]
     algorithm: String,
     /// With --algorithm adaptive: speed, balanced (if not given), memory, or what a byte is worth in

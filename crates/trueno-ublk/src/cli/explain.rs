@@ -18,6 +18,7 @@ use std::path::Path;
 use std::time::Instant;
 use trueno_zram_adaptive::model::CANDIDATES;
 use trueno_zram_adaptive::{EntropyLevel, Favour, ModelSelector, entropy};
+use trueno_zram_cli::process_memory::ProcessMemory;
 use trueno_zram_cli::table::{Align, Table};
 use trueno_zram_core::samefill::page_same_filled;
 use trueno_zram_core::{Algorithm, Codec, PAGE_SIZE, Page, PageBytes, Scratch, codec_for};
@@ -27,7 +28,8 @@ use trueno_zram_store::table::Entry;
 /// Show why adaptive chooses what it does for one page, and what each choice really costs
 ///
 /// The cost of a choice is the nanoseconds to compress the page and to restore it once, and the price of
-/// the bytes that it leaves. The model expects it; then each alternative really compresses and restores
+/// the bytes that it leaves. The model expects it, which here has learnt nothing of this machine, as a
+/// new device's; then each alternative really compresses and restores
 /// the page here, in turns with up to 64 pages around it: the median of 101 rounds, after 10 to warm up.
 /// Where there are few pages around it, times are shorter than a device has. What other programs do
 /// meanwhile shows in them too: two costs that differ by a few per cent are equal.
@@ -168,9 +170,15 @@ fn look(args: &Args, favour: Favour) -> anyhow::Result<Report> {
             );
             if let Some(address) = args.address {
                 let page = address / PAGE_SIZE as u64;
-                let first = page.saturating_sub(NEIGHBOURS / 2);
-                let last = (page + NEIGHBOURS / 2).min(u64::MAX / PAGE_SIZE as u64);
-                let addresses = (first..=last).map(|page| page * PAGE_SIZE as u64);
+                // Neighbours are private memory too: other mappings may be a device's, where to look
+                // is to do something.
+                let range = ProcessMemory::open(pid)?.private_range_of(address)?;
+                let (start, end) = range.map_or((page, page + 1), |(start, end)| {
+                    (start / PAGE_SIZE as u64, end / PAGE_SIZE as u64)
+                });
+                let first = page.saturating_sub(NEIGHBOURS / 2).max(start);
+                let behind = (page + NEIGHBOURS / 2 + 1).min(end);
+                let addresses = (first..behind).map(|page| page * PAGE_SIZE as u64);
                 sources.add_addresses(pid, addresses.collect());
                 index = page - first;
             } else {

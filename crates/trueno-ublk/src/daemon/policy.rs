@@ -142,12 +142,13 @@ impl Policy {
         if self.favour.is_none() {
             return vec![self.algorithm.clone()];
         }
-        let mut names = match self.codecs.is_empty() {
+        let candidates = CANDIDATES.map(|candidate| candidate.to_string());
+        let others = match self.codecs.is_empty() {
             true => CODECS_AT_FIRST.map(str::to_string).to_vec(),
             false => self.codecs.clone(),
         };
-        names.sort_by_key(|name| candidate(name).is_none());
-        names
+        let others = others.into_iter().filter(|name| !candidates.contains(name));
+        candidates.iter().cloned().chain(others).collect()
     }
 
     /// How one would ask for it.
@@ -192,9 +193,8 @@ impl Policy {
     fn selector(&self) -> Result<Option<Arc<dyn Selector>>, PolicyError> {
         if let Some(favour) = &self.favour {
             let favour = favour.parse().map_err(PolicyError::Favour)?;
-            let names = self.names();
-            let candidates: Vec<Algorithm> = names.iter().filter_map(|n| candidate(n)).collect();
-            let selector = ModelSelector::new(favour, &candidates)
+            // They are the first of the names.
+            let selector = ModelSelector::new(favour, &CANDIDATES)
                 .map_err(|unknown| PolicyError::Codec(unknown.0.to_string()))?;
             return Ok(Some(Arc::new(selector)));
         }
@@ -207,12 +207,6 @@ impl Policy {
 /// Bits that so many thousandths are.
 fn bits(millibits: u32) -> f64 {
     f64::from(millibits) / 1000.0
-}
-
-/// What the model can choose by that name.
-fn candidate(name: &str) -> Option<Algorithm> {
-    let mut all = CANDIDATES.into_iter();
-    all.find(|candidate| candidate.to_string() == name)
 }
 
 /// One word, for a column: `lz4`, `lz4+entropy(7)`, `adaptive(balanced)`.
@@ -297,16 +291,14 @@ mod tests {
         policy.codecs = ["lz4hc", "zstd3", "zstd(level=7)", "lz4"]
             .map(str::to_string)
             .to_vec();
-        assert_eq!(policy.names(), ["zstd3", "lz4", "lz4hc", "zstd(level=7)"]);
+        let candidates = CANDIDATES.map(|candidate| candidate.to_string());
+        let names = policy.names();
+        assert_eq!(names[..candidates.len()], candidates);
+        assert_eq!(names[candidates.len()..], ["lz4hc", "zstd(level=7)"]);
         let config = policy.store_config(4096).unwrap();
-        assert_eq!(config.codecs.len(), 4);
-        // Of the two that can be chosen, by the places that these have.
-        let page = std::array::from_fn(|at| b"the quick brown fox jumps over "[at * at % 31]);
-        for (favour, place) in [("speed", 1), ("memory", 0)] {
-            policy.favour = Some(favour.to_string());
-            let selector = policy.store_config(4096).unwrap().selector;
-            assert_eq!(selector.select(&page), Choice::Codec(place), "{favour}");
-        }
+        assert_eq!(config.codecs.len(), candidates.len() + 2);
+        // Nothing is learnt of what cannot be chosen.
+        assert_eq!(config.selector.learns(), candidates.len());
         policy.codecs.push("lzma".to_string());
         let refused = policy.store_config(4096).err().unwrap().to_string();
         assert!(refused.contains("\"lzma\""), "{refused}");

@@ -71,7 +71,7 @@ impl fmt::Display for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{0} neighbouring pages as one object would make {1} {2:.1}% smaller (devices \
+            "{0} pages in a row as one object would make {1} {2:.1}% smaller (devices \
              cannot do that yet; reading one page would restore all {0})",
             self.cluster_pages,
             self.gain.algorithm,
