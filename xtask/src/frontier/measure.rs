@@ -49,7 +49,6 @@ pub fn measure(pages: &[Page], policies: &[Policy], rounds: usize) -> Result<Vec
         .iter()
         .map(|policy| contestant(policy, pages))
         .collect::<Result<Vec<_>>>()?;
-    let figures: Vec<_> = contestants.iter().map(|one| memory(one, pages)).collect();
     let mut random = Random::new();
     // Who comes after whom changes, since each leaves the caches to the next one.
     let mut order: Vec<usize> = (0..contestants.len()).collect();
@@ -68,6 +67,8 @@ pub fn measure(pages: &[Page], policies: &[Policy], rounds: usize) -> Result<Vec
         }
         println!("round {} of {rounds}", round + 1);
     }
+    // Behind the rounds, like the times: adaptive learns.
+    let figures: Vec<_> = contestants.iter().map(|one| memory(one, pages)).collect();
     let slow = slowness(&contestants, rounds);
     let finish = |(one, [bytes, raw_percent]): (Contestant, [f64; 2])| {
         let us =

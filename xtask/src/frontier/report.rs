@@ -110,11 +110,12 @@ fn method(args: &Args, workload: &Workload) -> String {
          random order; the time of a round is divided by how slow the machine was for all \
          policies in it. A difference that is small beside the range of the rounds says nothing.\n\
          - **Memory**: `mem_used_total` and the page table, of a store whose slabs are full.\n\
-         - **Machine**: {}, one thread, other work on it.\n\
+         - **Machine**: {}, one thread.\n\
          - **To repeat**: `cargo run --release -p xtask -- frontier --pages {pages} \
          --noise {noise} --rounds {rounds} PATH`, where `cargo xtask corpus capture` makes such a \
          file of the pages of any program; `--out` for another directory than `docs/`. Memory is \
-         the same for the same pages, times are not.\n",
+         the same for the same pages, but for `adaptive`, which learns what codecs take; times \
+         are not.\n",
         workload.pages.len() - noisy,
         programs.join(", "),
         100.0 * noisy as f64 / workload.pages.len() as f64,
