@@ -255,6 +255,7 @@ fn card_of(data: &Data, tables: &Tables) -> Result<String> {
         );
     }
     let _ = write!(text, "\n## Regret\n{}", regret::tables(data, &models));
+    let _ = write!(text, "\n## Features\n{}", regret::features(data));
     let _ = write!(
         text,
         "\n## Correction\n{}",

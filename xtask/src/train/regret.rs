@@ -5,7 +5,7 @@ use super::measure::MEASURED;
 use super::{FAVOURS, places, train};
 use std::fmt::Write as _;
 use trueno_zram_adaptive::model::{CANDIDATES, Model};
-use trueno_zram_adaptive::{EntropySelector, Favour, ModelSelector};
+use trueno_zram_adaptive::{EntropySelector, Favour, ModelSelector, features};
 use trueno_zram_core::{Algorithm, Choice, Outcome, is_trial};
 
 /// Other prices, to show the whole range.
@@ -154,6 +154,44 @@ pub fn tables(data: &Data, models: &[Model<'static>]) -> String {
         .collect();
     for price in PRICES {
         let _ = writeln!(text, "| {price} | {} |", beside_fixed(&seen, price, data));
+    }
+    text
+}
+
+/// What each feature is worth: regret of models that were made and asked without it.
+pub fn features(data: &Data) -> String {
+    let mut seen = data.clone();
+    seen.sets.retain(|set| set.seen);
+    let pages: usize = seen.sets.iter().map(|set| set.pages.len()).sum();
+    let prices: Vec<f64> = FAVOURS
+        .map(Favour::price)
+        .into_iter()
+        .chain([16.0])
+        .collect();
+    let mut text = "Regret of models that were made and asked without one of them, each program \
+                    left out, without the time of choosing.\n\n\
+                    | | speed | balanced | memory | 16 ns/byte |\n|---|---|---|---|---|\n"
+        .to_owned();
+    let names = features::NAMES.into_iter().enumerate();
+    let removed = names.map(|(at, name)| (Some(at), format!("without {name}")));
+    for (at, name) in std::iter::once((None, "all".to_owned())).chain(removed) {
+        let mut data = seen.clone();
+        for page in data.sets.iter_mut().flat_map(|set| &mut set.pages) {
+            if let Some(at) = at {
+                page.features.0[at] = 0;
+            }
+        }
+        let models = left_out(&data);
+        let figures = prices.iter().map(|price| {
+            let sets = data.sets.iter().zip(&models);
+            let of_set = |(set, model): (&Set, &Model<'static>)| {
+                costs(&set.pages, *price, &by_model(*model, *price))
+            };
+            let sums: Vec<[f64; 2]> = sets.map(of_set).collect();
+            format!("{:.2}", regret(&sums, pages, 0.0)[0])
+        });
+        let figures: Vec<String> = figures.collect();
+        let _ = writeln!(text, "| {name} | {} |", figures.join(" | "));
     }
     text
 }
