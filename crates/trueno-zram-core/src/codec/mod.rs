@@ -80,12 +80,16 @@ pub trait Codec: Send + Sync {
     /// Restores a page from `block`, which may be any bytes at all: the result is the page or an
     /// error, in which case the content of `page` is unspecified. It is [`Error::Corrupt`], or
     /// [`Error::Dictionary`] if the block asks for a dictionary that `scratch` has not met.
+    ///
+    /// The format says how, so a codec does so itself only if there is more to it.
     fn decompress(
         &self,
         block: &[u8],
         page: &mut PageBytes,
         scratch: &mut Scratch,
-    ) -> Result<(), Error>;
+    ) -> Result<(), Error> {
+        self.id().decompress(block, page, scratch)
+    }
 
     /// Compresses several pages, as [`compress`](Codec::compress) does one by one; a codec that
     /// gains by working on several at once does so here.

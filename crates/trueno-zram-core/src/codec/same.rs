@@ -60,15 +60,6 @@ impl Codec for Same {
         out.get_mut(..block.len())?.copy_from_slice(&block);
         Some(block.len())
     }
-
-    fn decompress(
-        &self,
-        block: &[u8],
-        page: &mut PageBytes,
-        _scratch: &mut Scratch,
-    ) -> Result<(), Error> {
-        decompress(block, page)
-    }
 }
 
 /// Restores a page from its word.

@@ -60,15 +60,6 @@ impl Codec for Lz4 {
         let table = scratch.lz4.get_or_insert_with(Table::boxed);
         (scratch.staging).compress(BLOCK_MAX, out, |out| self.isa.encode_lz4(page, out, table))
     }
-
-    fn decompress(
-        &self,
-        block: &[u8],
-        page: &mut PageBytes,
-        _scratch: &mut Scratch,
-    ) -> Result<(), Error> {
-        decompress(block, page)
-    }
 }
 
 /// The LZ4 codec that takes its time and finds the smallest block, or nearly. It is restored as any
@@ -89,15 +80,6 @@ impl Codec for Lz4Hc {
     fn compress(&self, page: &PageBytes, out: &mut [u8], scratch: &mut Scratch) -> Option<usize> {
         let tables = scratch.lz4hc.get_or_insert_with(HcTables::boxed);
         (scratch.staging).compress(BLOCK_MAX, out, |out| hc::encode(page, out, tables))
-    }
-
-    fn decompress(
-        &self,
-        block: &[u8],
-        page: &mut PageBytes,
-        _scratch: &mut Scratch,
-    ) -> Result<(), Error> {
-        decompress(block, page)
     }
 }
 

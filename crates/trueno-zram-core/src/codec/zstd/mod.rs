@@ -153,15 +153,6 @@ impl Codec for ZstdAtPrice {
         let plan = encode::Plan::at(self.price);
         copy_into(out, scratch.zstd.own().encode(page, plan))
     }
-
-    fn decompress(
-        &self,
-        block: &[u8],
-        page: &mut PageBytes,
-        scratch: &mut Scratch,
-    ) -> Result<(), Error> {
-        decompress(block, page, scratch)
-    }
 }
 
 /// The length of `block`, if `out` has room for it.
@@ -189,15 +180,6 @@ impl Codec for Zstd {
             None => scratch.zstd.theirs(self.level, None).encode(page),
         };
         copy_into(out, block)
-    }
-
-    fn decompress(
-        &self,
-        block: &[u8],
-        page: &mut PageBytes,
-        scratch: &mut Scratch,
-    ) -> Result<(), Error> {
-        decompress(block, page, scratch)
     }
 }
 
